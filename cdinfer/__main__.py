@@ -1,0 +1,84 @@
+"""``cdinfer COMMAND``: find the command, import its module, run it.
+
+Standard library alone, so that ``cdinfer --help`` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+#: Command -> (module with ``main(argv) -> int``, one line of help).
+COMMANDS = {
+    "demo": ("demo", "the whole story on pictures that come with the package, in minutes"),
+    "train": ("train", "train a codec or a network: --task {codec,cls} [--bpp R] [--data PATH]"),
+    "encode": ("encode", "pictures -> .cdi files"),
+    "decode": ("decode", ".cdi files -> pictures"),
+    "info": ("info", "what a .cdi file says about itself"),
+    "export": ("export", "a labelled set of pictures -> shards of latents"),
+    "eval": ("evaluate", "metrics of a trained run on its test pictures"),
+    "predict": ("predict", ".cdi files, folders, shards or pictures -> classes"),
+    "fit": ("lightning", "train from a YAML file (LightningCLI)"),
+    "validate": ("lightning", "validate from a YAML file (LightningCLI)"),
+    "test": ("lightning", "test from a YAML file (LightningCLI)"),
+}
+
+
+def usage() -> str:
+    """Return the text of ``cdinfer --help``."""
+    lines = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cdinfer COMMAND ...",
+            "",
+            "Compress images once; classify straight from the bits.",
+            "",
+            *lines,
+            "",
+            "cdinfer COMMAND --help tells more.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 for a mistake, 130 when interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())  # noqa: T201
+        return 0
+    if args[0] == "--version":
+        from cdinfer import __version__
+
+        print(f"cdinfer {__version__}")  # noqa: T201
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean '{close[0]}'?" if close else "see cdinfer --help"
+        print(f"cdinfer: unknown command '{name}'; {hint}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        module = import_module(f"cdinfer.cli.{COMMANDS[name][0]}")
+        return int(module.main(args if COMMANDS[name][0] == "lightning" else args[1:]))
+    except KeyboardInterrupt:
+        print(f"cdinfer {name}: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:  # the reader of stdout has gone, as in `cdinfer info * | head`
+        sys.stderr.close()
+        return 141
+    except (ValueError, OSError) as error:
+        print(f"cdinfer {name}: {describe(error)}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def describe(error: Exception) -> str:
+    """Return one line for a mistake of the user's or of the disk's."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""THE COMMAND: one file a verb; ``cdinfer.__main__`` picks one."""

@@ -1,0 +1,96 @@
+"""``cdinfer train``: four flags in front of ``cdinfer fit``.
+
+``cdinfer train --task cls --bpp 0.33 --data shards/ ARGS`` is exactly
+
+    cdinfer fit --config configs/cls.yaml --model.codec shards/ --data.path shards/ ARGS
+
+Every other setting is a YAML key or a dotted override; ``--print_config`` shows the merged
+result without training.
+"""
+
+import argparse
+import difflib
+from pathlib import Path
+
+from cdinfer.cli.configs import find_config, known_tasks
+from cdinfer.codecs.zoo import CODECS, load_codec
+from cdinfer.data.layout import is_shards
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the four flags."""
+    parse = argparse.ArgumentParser(
+        "cdinfer train",
+        allow_abbrev=False,
+        description="Train a codec, or a network on latents or pixels.",
+        epilog="More settings: --print_config shows them; override any, as in "
+        "--trainer.max_epochs 5 --data.crop 224 --model.net.width 0.5. Resume with "
+        "--ckpt_path RUN/checkpoints/last.ckpt.",
+    )
+    parse.add_argument("--task", required=True, help=f"one of: {', '.join(known_tasks())}")
+    parse.add_argument("--codec", help=f"{', '.join(CODECS)}, or the folder of a codec's run")
+    parse.add_argument("--bpp", type=float, help="nominal rate in bits per pixel")
+    parse.add_argument("--data", help="pictures or shards (default: the embedded sample set)")
+    return parse
+
+
+def expand(argv: list[str]) -> list[str]:
+    """Translate the flags in ``argv`` to LightningCLI arguments.
+
+    Raises:
+        ValueError: if a flag is unknown here or flags contradict each other.
+    """
+    flags, rest = parser().parse_known_args(argv)
+    if flags.task not in known_tasks():
+        close = difflib.get_close_matches(flags.task, known_tasks(), 1)
+        hint = f"did you mean --task {close[0]}?" if close else f"known: {', '.join(known_tasks())}"
+        raise ValueError(f"unknown --task '{flags.task}'; {hint}")
+    args = ["--config", str(find_config(flags.task))]
+    if flags.data is not None:
+        args += ["--data.path", flags.data]
+    if flags.task == "codec":
+        return args + _codec_to_train(flags.codec, flags.bpp) + rest
+    if _reads_originals(rest):
+        if flags.codec or flags.bpp:
+            raise ValueError("input original reads no codec: leave out --codec and --bpp")
+        return args + rest
+    return args + _codec_to_read(flags.codec, flags.bpp, flags.data) + rest
+
+
+def main(argv: list[str]) -> int:
+    """Train and return the exit status."""
+    args = expand(argv)
+    from cdinfer.cli import lightning
+
+    return lightning.main(["fit", *args])
+
+
+def _codec_to_train(codec: str | None, bpp: float | None) -> list[str]:
+    from cdinfer.codecs.cae import latent_channels
+
+    if codec is not None and codec not in CODECS:
+        close = difflib.get_close_matches(codec, CODECS, 1) or list(CODECS)
+        raise ValueError(f"unknown --codec '{codec}' to train; use --codec {close[0]}")
+    if bpp is None:
+        return []
+    latent_channels(bpp)
+    return ["--model.codec.bpp", str(bpp)]
+
+
+def _codec_to_read(codec: str | None, bpp: float | None, data: str | None) -> list[str]:
+    """Check the codec before Lightning is imported, and name it for the task."""
+    if data is not None and is_shards(Path(data)):
+        own = load_codec(data)
+        if bpp is not None and bpp != own.bpp:
+            raise ValueError(f"the shards in {data} are at {own.bpp} bpp: give --bpp {own.bpp}")
+        if codec is not None and load_codec(codec, own.bpp).stream != own.stream:
+            raise ValueError(f"the shards in {data} were written by another codec: drop --codec")
+        return ["--model.codec", data]
+    name = "cae" if codec is None else codec
+    found = load_codec(name, bpp)
+    return ["--model.codec", name, "--model.bpp", str(found.bpp)]
+
+
+def _reads_originals(rest: list[str]) -> bool:
+    options = " ".join(rest).replace("=", " ").replace(".init_args", "")
+    return "--model.input original" in options

@@ -1,0 +1,16 @@
+"""IMAGE <-> LATENTS <-> BYTES: the codecs and where trained ones are found."""
+
+from cdinfer.codecs.base import Codec, LatentCodec, Latents
+from cdinfer.codecs.cae import CAE
+from cdinfer.codecs.zoo import freeze, load_codec, read_codec, save_codec
+
+__all__ = [
+    "CAE",
+    "Codec",
+    "LatentCodec",
+    "Latents",
+    "freeze",
+    "load_codec",
+    "read_codec",
+    "save_codec",
+]

@@ -1,0 +1,1 @@
+"""FILES -> BATCHES: pictures, the sample set, shards of latents, one DataModule."""

@@ -1,0 +1,62 @@
+"""Which samples an epoch sees, in which order, and the randomness each one gets.
+
+A training epoch is a list of *draws* (epoch, index). Everything random about a sample (crop,
+flip) is a function of (seed, epoch, index) alone: it does not depend on the number of workers,
+on what came before, or on where a run was interrupted.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """Sample ``index`` as epoch ``epoch`` sees it."""
+
+    epoch: int
+    index: int
+
+
+class EpochSampler(Sampler[Draw]):
+    """Every sample once an epoch, in an order that ``(seed, epoch)`` fixes.
+
+    Lightning calls :meth:`set_epoch` before each epoch.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return (Draw(self.epoch, int(index)) for index in order)
+
+
+def split_draw(draw: Draw | int, seed: int) -> tuple[int, np.random.Generator | None]:
+    """Return a sample's index and its generator; ``None`` for validation's plain indices."""
+    if isinstance(draw, Draw):
+        return draw.index, np.random.default_rng((seed, draw.epoch, draw.index))
+    return draw, None
+
+
+def crop_offset(
+    size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator | None
+) -> tuple[int, int]:
+    """Return ``(top, left)`` of a crop: random with ``rng``, else centred.
+
+    Example:
+        >>> crop_offset((32, 32), (28, 28), None)
+        (2, 2)
+    """
+    rooms = [max(have - want, 0) for have, want in zip(size, crop, strict=True)]
+    if rng is None:
+        return rooms[0] // 2, rooms[1] // 2
+    return int(rng.integers(rooms[0] + 1)), int(rng.integers(rooms[1] + 1))

@@ -1,0 +1,137 @@
+"""Which pictures a folder holds, and how they are labelled and split.
+
+    layout                                      read as
+    index.json of cdinfer export                shards (see ``shards.py``)
+    splits/train.txt, test.txt [, val.txt]      lists of paths; the first part is the class
+    train/ [val/] [test/] with class folders    labelled splits
+    train/ [val/] [test/] flat                  unlabelled splits (codecs)
+    class folders                               labelled, one split
+    pictures                                    unlabelled, one split (codecs)
+
+Where there is no list or folder for validation, a fixed tenth of the training pictures serves:
+those whose path hashes to 0 mod 10, so that a picture never changes sides when a set grows.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from cdinfer.data.images import IMAGE_SUFFIXES, find_images
+
+SPLITS = ("train", "val", "test")
+INDEX = "index.json"
+
+
+class Item(NamedTuple):
+    """One picture: its path below the root, as a key, and its class or -1."""
+
+    key: str
+    label: int
+
+
+class ImageSet(NamedTuple):
+    """The pictures of a folder.
+
+    Attributes:
+        root: the folder.
+        classes: class names in label order; empty for unlabelled sets.
+        splits: ``train``, ``val`` and ``test`` -> items; a split may be empty.
+    """
+
+    root: Path
+    classes: list[str]
+    splits: dict[str, list[Item]]
+
+
+def is_shards(root: Path) -> bool:
+    """Tell whether ``root`` was written by ``cdinfer export``."""
+    return (root / INDEX).is_file()
+
+
+def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
+    """Recognise the layout of ``root`` and list its pictures.
+
+    Args:
+        root: a folder in one of the module's layouts.
+        splits: which lists to use, where there are several: ``blocked`` reads
+            ``splits/train_blocked.txt``.
+
+    Raises:
+        ValueError: if the folder is missing or empty or lists are inconsistent.
+    """
+    if not root.is_dir():
+        near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+        raise ValueError(f"no folder '{root}'{suggest(root.name, near)}; give --data FOLDER")
+    suffix = f"_{splits}" if splits else ""
+    lists = {s: root / "splits" / f"{s}{suffix}.txt" for s in SPLITS}
+    if lists["train"].is_file():
+        paths = {s: _read_list(root, file) for s, file in lists.items() if file.is_file()}
+        return _build(root, paths)
+    if splits:
+        known = sorted(p.name for p in (root / "splits").glob("train*.txt"))
+        raise ValueError(f"no {lists['train']} (there are: {', '.join(known) or 'no lists'})")
+    if (root / "train").is_dir():
+        folders = {s: find_images(root / s) for s in SPLITS if (root / s).is_dir()}
+        return _build(root, {s: [p.relative_to(root) for p in f] for s, f in folders.items()}, 1)
+    return _build(root, {"train": [p.relative_to(root) for p in find_images(root)]})
+
+
+def _read_list(root: Path, file: Path) -> list[Path]:
+    paths = [Path(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+    for path in paths:
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{file} names '{path}': expected a path inside {root}")
+        if not (root / path).is_file():
+            raise ValueError(f"{file} names '{path}', which is not in {root}")
+    return paths
+
+
+def _build(root: Path, paths: dict[str, list[Path]], depth: int = 0) -> ImageSet:
+    """Label ``paths`` by their folder at ``depth`` and complete the splits."""
+    everything = [path for split in paths.values() for path in split]
+    if not paths.get("train"):
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"no training pictures in '{root}': expected files ending in {kinds}")
+    labelled = [len(path.parts) > depth + 1 for path in everything]
+    if any(labelled) and not all(labelled):
+        stray = everything[labelled.index(False)]
+        raise ValueError(f"'{root / stray}' lies outside the class folders of '{root}': move it")
+    classes = sorted({path.parts[depth] for path in everything}) if all(labelled) else []
+    label = {name: index for index, name in enumerate(classes)}
+    items = {
+        split: [Item(p.as_posix(), label[p.parts[depth]] if classes else -1) for p in paths_]
+        for split, paths_ in paths.items()
+    }
+    if "val" not in items:
+        items["train"], items["val"] = hold_out(items["train"])
+    return ImageSet(root, classes, {split: items.get(split, []) for split in SPLITS})
+
+
+def hold_out(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
+    """Split ``items`` into training and validation by the hash of their keys.
+
+    Example:
+        >>> train, val = hold_out([Item(f"{i}.png", 0) for i in range(1000)])
+        >>> len(train), len(val)
+        (907, 93)
+    """
+    ranked = [(int(hashlib.sha256(item.key.encode()).hexdigest()[:8], 16), item) for item in items]
+    chosen = {item.key for rank, item in ranked if rank % 10 == 0}
+    if not chosen and len(ranked) > 1:
+        chosen = {min(ranked)[1].key}
+    train = [item for _, item in ranked if item.key not in chosen]
+    return train, [item for _, item in ranked if item.key in chosen]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'X'?`` for the nearest of ``known``, or nothing.
+
+    Example:
+        >>> suggest("trian", ["train", "eval"])
+        "; did you mean 'train'?"
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean '{close[0]}'?" if close else ""

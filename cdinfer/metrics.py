@@ -1,0 +1,49 @@
+"""Picture quality, one number a picture: average those, never pool squared errors.
+
+References:
+    PSNR of images rounded to 8 bits, as a viewer gets them.
+    Wang et al., Multiscale structural similarity, 2003 (MS-SSIM, through torchmetrics).
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+#: MS-SSIM halves a picture four times under an 11-pixel window: shorter sides have none.
+MS_SSIM_SIDE = 162
+
+
+def round_to_8_bits(x: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to the 256 values a picture file holds."""
+    return (x.clamp(0, 1) * 255).round() / 255
+
+
+def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the PSNR in dB of each of ``(B, 3, H, W)`` images in [0, 1]: ``(B,)``.
+
+    Equal images give infinity.
+
+    Example:
+        >>> psnr(torch.full((1, 3, 8, 8), 0.1), torch.zeros(1, 3, 8, 8))
+        tensor([20.0000])
+    """
+    return -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
+
+
+def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the MS-SSIM of ``(B, 3, H, W)`` images in [0, 1]: ``(B,)``.
+
+    NaN where a side is shorter than ``MS_SSIM_SIDE``: the measure is not defined there.
+
+    Example:
+        >>> x = torch.rand(1, 3, 176, 192)
+        >>> ms_ssim(x, x)
+        tensor([1.])
+    """
+    if min(x.shape[-2:]) < MS_SSIM_SIDE:
+        return torch.full((x.shape[0],), torch.nan, device=x.device)
+    score = multiscale_structural_similarity_index_measure(
+        x_hat, x, data_range=1.0, reduction="none"
+    )
+    assert isinstance(score, Tensor)
+    return score.reshape(-1)

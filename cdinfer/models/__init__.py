@@ -1,0 +1,9 @@
+"""Latents to logits: networks that know channels and strides, but no codecs and no files."""
+
+from cdinfer.models.classifier import Classifier
+from cdinfer.models.cresnet import CResNet
+from cdinfer.models.macs import count_macs
+from cdinfer.models.resnet import ResNet
+from cdinfer.models.trunk import NetRecipe, Trunk
+
+__all__ = ["CResNet", "Classifier", "NetRecipe", "ResNet", "Trunk", "count_macs"]

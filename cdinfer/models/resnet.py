@@ -1,0 +1,91 @@
+"""ResNet on pixels: what networks on latents are measured against.
+
+``depth`` counts the convolutions, 3 per bottleneck, and the classifier's linear layer:
+
+    depth        conv1  conv2_x  conv3_x  conv4_x  conv5_x   GMAC at 224x224 (v1 / default)
+    ResNet-50      1       3        4        6        3          3.86 / 4.09
+    ResNet-71      1       3        4       13        3          5.39 / 5.62
+
+    x (B, 3, 224, 224) -> 56x56x64 -> 56x56x256 -> 28x28x512 -> 14x14x1024 -> 7x7x2048
+
+References:
+    He et al., Deep residual learning for image recognition, CVPR 2016,
+        https://arxiv.org/abs/1512.03385 (ResNet-50).
+    Torfason et al., Towards image understanding from deep compression without decoding,
+        ICLR 2018, https://arxiv.org/abs/1803.06131 (ResNet-71).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cdinfer.models.blocks import EXPANSION, initialise, scale, stage
+from cdinfer.models.trunk import Trunk
+
+#: Depth -> blocks of conv4_x.
+CONV4_BLOCKS = {50: 6, 71: 13}
+
+#: Mean and standard deviation of ImageNet's RGB in [0, 1], which torchvision's weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class ResNet(Trunk):
+    """Features of RGB images: ``(B, 3, H, W)`` in [0, 1] -> ``(B, F, H/32, W/32)``.
+
+    Parameters carry torchvision's names: the weights of its ``resnet50``, without ``fc``, load
+    into ``depth=50``. Images are normalised inside. Any size works; odd ones round up.
+
+    Args:
+        channels: 3.
+        stride: 1.
+        sigma: false; pixels have no scales.
+        depth: 50 or 71.
+        width: factor on all channel counts; F is 2048 at 1.
+        v1: stride in the first 1x1 convolution of a block, as published, not in the 3x3.
+
+    Raises:
+        ValueError: if the input is not RGB, or ``depth`` or ``width`` is out of range.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        channels: int = 3,
+        stride: int = 1,
+        sigma: bool = False,
+        depth: Literal[50, 71] = 50,
+        width: float = 1.0,
+        v1: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels != 3 or stride != 1 or sigma:
+            raise ValueError(
+                f"ResNet reads RGB pixels (channels 3, stride 1, no sigma), got channels "
+                f"{channels}, stride {stride}, sigma {sigma}; use a CResNet as net for latents, "
+                "or input: decoded or original with this network as pixel_net"
+            )
+        if depth not in CONV4_BLOCKS:
+            raise ValueError(f"ResNet has depths {list(CONV4_BLOCKS)}, got {depth}; use depth: 50")
+        stem, *mids = (scale(planes, width) for planes in (64, 64, 128, 256, 512))
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.layer1 = stage(stem, mids[0], 3, 1, v1)
+        self.layer2 = stage(EXPANSION * mids[0], mids[1], 4, 2, v1)
+        self.layer3 = stage(EXPANSION * mids[1], mids[2], CONV4_BLOCKS[depth], 2, v1)
+        self.layer4 = stage(EXPANSION * mids[2], mids[3], 3, 2, v1)
+        self.out_channels = EXPANSION * mids[3]
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.mean) / self.std
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, 64, H/4, W/4)
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features

@@ -1,0 +1,7 @@
+"""WHAT IS TRAINED: one LightningModule a file, one ``step`` each."""
+
+from cdinfer.tasks.base import BaseTask, LatentTask
+from cdinfer.tasks.classification import ClassificationTask
+from cdinfer.tasks.compression import CollapseError, CompressionTask
+
+__all__ = ["BaseTask", "ClassificationTask", "CollapseError", "CompressionTask", "LatentTask"]
