@@ -3,6 +3,8 @@
 Standard library alone, so that ``cdinfer --help`` answers at once.
 """
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,7 +43,23 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for a mistake, 130 when interrupted."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    status = _run(list(sys.argv[1:] if argv is None else argv))
+    try:
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of stdout has gone, as in `cdinfer info * | head`
+        status = 141
+    except OSError as error:
+        if not status:
+            print(f"cdinfer: cannot print: {describe(error)}", file=sys.stderr)  # noqa: T201
+        status = status or 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails again at exit
+    return status
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())  # noqa: T201
         return 0
@@ -64,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"cdinfer {name}: interrupted", file=sys.stderr)  # noqa: T201
         return 130
-    except BrokenPipeError:  # the reader of stdout has gone, as in `cdinfer info * | head`
-        sys.stderr.close()
+    except BrokenPipeError:
         return 141
     except (ValueError, OSError) as error:
         print(f"cdinfer {name}: {describe(error)}", file=sys.stderr)  # noqa: T201

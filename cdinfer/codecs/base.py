@@ -60,6 +60,7 @@ class LatentCodec(nn.Module, ABC):
         channels: number of latent channels C.
         stride: pixels per latent, in each direction.
         planes: the integer planes that :meth:`unpack` yields.
+        max_pixels: largest picture a bitstream may claim to hold.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LatentCodec(nn.Module, ABC):
     channels: int
     stride: int
     planes: tuple[str, ...]
+    max_pixels: int
 
     @property
     @abstractmethod

@@ -12,7 +12,6 @@ goes: cast to float16, reload, count symbols, build tables, take the id of what 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.bitstream.tables import Tables, build_tables
 from cdinfer.codecs.base import LatentCodec
 from cdinfer.codecs.cae import CAE, latent_channels
@@ -32,6 +32,15 @@ CODECS: dict[str, type[CAE]] = {"cae": CAE}
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
+FIELDS = {
+    "name": str,
+    "bpp": float,
+    "width": (int, float),
+    "levels": int,
+    "stream": str,
+    "tables": list,
+    "sha256": str,
+}
 MAX_META = 2**24
 
 
@@ -72,8 +81,8 @@ def save_codec(codec: CAE, folder: Path, card: dict[str, Any]) -> None:
         "card": card,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "weights.safetensors", blob)
-    _write(folder / "codec.json", json.dumps(meta, indent=1).encode())
+    write_atomically(folder / "weights.safetensors", blob)
+    write_atomically(folder / "codec.json", json.dumps(meta, indent=1).encode())
 
 
 def load_codec(name: str = "cae", bpp: float | None = None) -> LatentCodec:
@@ -99,7 +108,7 @@ def find_codec(name: str, bpp: float | None = None) -> Path:
     """
     if name not in CODECS:
         folder = find_codec_folder(Path(name))
-        own = _read_meta(folder).get("bpp")
+        own = _read_meta(folder)["bpp"]
         if bpp is not None and own != bpp:
             raise ValueError(
                 f"the codec in {name} has a nominal rate of {own} bpp, not {bpp}: "
@@ -116,6 +125,28 @@ def find_codec(name: str, bpp: float | None = None) -> Path:
     raise ValueError(
         f"no trained {name} at {rate} bpp: run cdinfer train --task codec --bpp {rate}, "
         "or give --codec RUN"
+    )
+
+
+def find_stream(stream: int) -> Path:
+    """Return the folder of the trained codec whose stream id is ``stream``.
+
+    Shipped codecs come first, then the newest under ``runs/``; damaged ones are passed over.
+
+    Raises:
+        ValueError: if there is none; the message says what to type.
+    """
+    own = f"{stream:08x}"
+    runs = Path("runs").glob("*/*/codec")
+    for folder in [*_newest_first(SHIPPED.glob("*")), *_newest_first(runs)]:
+        try:
+            if _read_meta(folder)["stream"] == own:
+                return folder
+        except ValueError:
+            continue
+    raise ValueError(
+        f"no trained codec with stream id {own}, neither shipped nor under runs/: give the one "
+        "that wrote the file with --codec RUN"
     )
 
 
@@ -150,16 +181,14 @@ def read_codec(folder: Path) -> CAE:
         if hashlib.sha256(blob).hexdigest() != meta["sha256"]:
             raise ValueError("weights.safetensors is not the file codec.json was written for")
         _load_weights(codec, blob)
-        tables = Tables(np.array(meta["tables"], dtype=np.uint16))
+        tables = Tables(np.array(meta["tables"]))
         if tables.frequencies.shape != codec.frequencies.shape:
             raise ValueError(f"expected tables of {tuple(codec.frequencies.shape)}")
         codec.set_tables(tables)
         if f"{codec.stream:08x}" != meta["stream"]:
             raise ValueError(f"tables and centers give stream {codec.stream:08x}")
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"damaged codec in {folder}: {str(error).splitlines()[0]}; copy the folder again"
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"damaged codec in {folder}: {error}; copy the folder again") from error
     return codec
 
 
@@ -171,9 +200,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads(path.read_bytes())
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
+        for field, kind in FIELDS.items():
+            if not isinstance(meta.get(field), kind):
+                raise ValueError(f"no {field}, or of the wrong type")
         if meta["name"] not in CODECS:
             raise ValueError(f"unknown codec {meta['name']!r}")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged {path}: {error}; copy the codec folder again") from error
     return meta
 
@@ -189,7 +221,11 @@ def _store_weights(codec: CAE) -> bytes:
 def _load_weights(codec: CAE, blob: bytes) -> None:
     """Load what :func:`_store_weights` returned."""
     weights = {name: tensor.float() for name, tensor in load_tensors(blob).items()}
-    codec.load_state_dict({**weights, "frequencies": codec.frequencies})
+    weights["frequencies"] = codec.frequencies
+    expected = {name: tensor.shape for name, tensor in codec.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise ValueError("weights.safetensors holds other layers than codec.json describes")
+    codec.load_state_dict(weights)
 
 
 def _newest_first(folders: Iterable[Path]) -> list[Path]:
@@ -197,13 +233,3 @@ def _newest_first(folders: Iterable[Path]) -> list[Path]:
     files = [folder / "codec.json" for folder in folders]
     files = [file for file in files if file.is_file()]
     return [file.parent for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True)]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write ``path`` whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

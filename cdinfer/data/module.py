@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from cdinfer.data.draws import EpochSampler
 from cdinfer.data.folders import PictureDataset
 from cdinfer.data.layout import find_pictures, is_shards
+from cdinfer.data.sample import sample_set
+from cdinfer.data.shards import ShardDataset, read_index
 
 #: Pictures whose symbols are counted for the coder's tables.
 CALIBRATION_PICTURES = 128
@@ -57,7 +59,7 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.root = Path(path) if path is not None else __import__('cdinfer.data.sample').data.sample.sample_set()
+        self.root = Path(path) if path is not None else sample_set()
         self.batch_size, self.crop, self.resize, self.flip = batch_size, crop, resize, flip
         self.input, self.whole, self.workers = input, whole, workers
         self.memory, self.seed = memory, seed
@@ -70,14 +72,17 @@ class DataModule(LightningDataModule):
                 )
             if resize is not None or whole:
                 raise ValueError(f"'{self.root}' holds latents: resize when exporting instead")
-            from cdinfer.data.shards import read_index
             index = read_index(self.root)
             self.classes: list[str] = index.classes
             self.lengths = {name: split.count for name, split in index.splits.items()}
+            self.resize = index.preprocessing["resize"]
+            #: Stream id of the shards; None for pictures.
+            self.stream: int | None = index.stream
         else:
             self.pictures = find_pictures(self.root, splits)
             self.classes = self.pictures.classes
             self.lengths = {name: len(items) for name, items in self.pictures.splits.items()}
+            self.stream = None
 
     @property
     def preprocessing(self) -> dict[str, int | None]:
@@ -119,7 +124,6 @@ class DataModule(LightningDataModule):
 
     def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
         if self.sharded:
-            from cdinfer.data.shards import ShardDataset
             return ShardDataset(self.root, split, crop, self.input == "latents", self.seed)
         return PictureDataset(
             self.root,
@@ -132,6 +136,12 @@ class DataModule(LightningDataModule):
         )
 
     def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
+        collate = _as_it_is if self.sharded else None
         return DataLoader(
-            dataset, batch_size, num_workers=self.workers, pin_memory=False, **options
+            dataset, batch_size, num_workers=self.workers, collate_fn=collate, **options
         )
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """Shards hand out whole batches."""
+    return batch

@@ -120,13 +120,20 @@ class ShardDataset(Dataset[dict[str, Any]]):
         crop_latents: crop the planes (networks on latents); otherwise planes stay whole and
             ``crop (B, 4)`` says what to cut after decoding.
         seed: of the random crops.
+        check_crop: refuse at once a crop that not every sample can give.
 
     Raises:
         ValueError: if the set is damaged or does not fit ``crop``.
     """
 
     def __init__(
-        self, root: Path, split: str, crop: int | None, crop_latents: bool = True, seed: int = 0
+        self,
+        root: Path,
+        split: str,
+        crop: int | None,
+        crop_latents: bool = True,
+        seed: int = 0,
+        check_crop: bool = True,
     ) -> None:
         index = read_index(root)
         self.root, self.crop, self.crop_latents, self.seed = root, crop, crop_latents, seed
@@ -136,7 +143,8 @@ class ShardDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"the codec in {root} is not the one of its index; export again")
         self._entries = [(shard, block) for shard in self.shards for block in shard.blocks]
         self._ends = np.cumsum([entry.count for _, entry in self._entries], dtype=np.int64)
-        self._check_crop()
+        if check_crop:
+            self._check_crop()
         self._maps: dict[str, memoryview] = {}
         self._blocks: dict[int, Block] = {}
         self._labels: NDArray[np.int64] | None = None

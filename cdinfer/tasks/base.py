@@ -20,7 +20,7 @@ from torch import Tensor
 from cdinfer.codecs import LatentCodec
 from cdinfer.codecs.zoo import find_codec, read_codec
 from cdinfer.metrics import round_to_8_bits
-from cdinfer.models import NetRecipe
+from cdinfer.models import NetRecipe, Trunk
 
 Batch = Mapping[str, Any]
 Stage = Literal["train", "val", "test"]
@@ -42,12 +42,10 @@ class LatentTask(BaseTask, ABC):
     and metrics are logged.
 
     Args:
-        net: recipe of the trunk on latents.
-        pixel_net: recipe of the trunk on pixels.
         codec: name or folder of a trained codec, as ``load_codec`` takes it; not read when
             ``input`` is ``original``.
         bpp: nominal rate of a codec given by name.
-        input: what the network reads; it picks ``net`` or ``pixel_net``.
+        input: what the network reads.
         preprocessing: resize and crop in pixels, for ``run.json``; comes from the data.
 
     Raises:
@@ -56,12 +54,10 @@ class LatentTask(BaseTask, ABC):
 
     def __init__(
         self,
-        net: NetRecipe,
-        pixel_net: NetRecipe,
-        codec: str = "cae",
-        bpp: float | None = None,
-        input: Input = "latents",
-        preprocessing: dict[str, Any] | None = None,
+        codec: str,
+        bpp: float | None,
+        input: Input,
+        preprocessing: dict[str, Any] | None,
     ) -> None:
         super().__init__()
         self.input = input
@@ -71,11 +67,12 @@ class LatentTask(BaseTask, ABC):
         if input != "original":
             self.codec_folder = find_codec(codec, bpp)
             self.codec = read_codec(self.codec_folder)
-        if input == "latents":
-            assert self.codec is not None
-            self.trunk = net(channels=self.codec.channels, stride=self.codec.stride, sigma=False)
-        else:
-            self.trunk = pixel_net(channels=3, stride=1, sigma=False)
+    def build_trunk(self, net: NetRecipe, pixel_net: NetRecipe) -> Trunk:
+        """Return a trunk that reads ``input``: ``net`` on latents, ``pixel_net`` on pixels."""
+        if self.input != "latents":
+            return pixel_net(channels=3, stride=1, sigma=False)
+        assert self.codec is not None
+        return net(channels=self.codec.channels, stride=self.codec.stride, sigma=False)
 
     @abstractmethod
     def step(self, batch: Batch, stage: Stage) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
@@ -49,7 +50,7 @@ class ClassificationTask(LatentTask):
         classes: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(net, pixel_net, codec, bpp, input, preprocessing)
+        super().__init__(codec, bpp, input, preprocessing)
         if len(classes) < 2:
             raise ValueError(
                 f"expected at least two classes, got {list(classes)}: --data must hold a folder "
@@ -57,7 +58,8 @@ class ClassificationTask(LatentTask):
             )
         self.classes = list(classes)
         self.lr, self.weight_decay, self.label_smoothing = lr, weight_decay, label_smoothing
-        self.net = Classifier(self.trunk, len(classes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = Classifier(self.build_trunk(net, pixel_net), len(classes))
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scores = {"top1": MulticlassAccuracy(len(classes), average="micro")}
         if len(classes) > 5:
             scores["top5"] = MulticlassAccuracy(len(classes), top_k=5, average="micro")
@@ -100,7 +102,7 @@ class ClassificationTask(LatentTask):
             "preprocessing": {**self.preprocessing, "input": self.input},
         }
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.SGD(
             self.net.parameters(), self.lr, 0.9, weight_decay=self.weight_decay, nesterov=True
         )

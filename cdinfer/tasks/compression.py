@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from cdinfer.codecs import CAE, freeze, save_codec
@@ -94,7 +95,7 @@ class CompressionTask(BaseTask):
     def describe(self) -> dict[str, Any]:
         return {"task": "codec", "codec": self.codec.name, "bpp": self.codec.bpp}
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.codec.parameters(), self.lr)
         total = int(self.trainer.estimated_stepping_batches)
         warmup = max(1, total // 50)

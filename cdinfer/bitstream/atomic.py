@@ -1,0 +1,24 @@
+"""Bytes -> disk, whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` under a hidden name beside ``path``, flush it to disk, then rename it.
+
+    A killed process or a full disk leaves the old file, or none, never half of a new one.
+
+    Raises:
+        OSError: if it cannot be written; the hidden file is removed.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,113 @@
+"""``cdinfer export SRC DST``: a labelled set of pictures -> shards of latents."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+PARTS = ("weights.safetensors", "codec.json")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parse = argparse.ArgumentParser(
+        "cdinfer export",
+        allow_abbrev=False,
+        description="Compress a set of pictures into shards of latents that training reads.",
+        epilog="example: cdinfer export photos/ shards/ --bpp 0.33 --resize 256",
+    )
+    parse.add_argument("src", help="folder: class folders, train/ and test/, or splits/train.txt")
+    parse.add_argument("dst", help="folder for the shards; an interrupted export is continued")
+    parse.add_argument("--codec", default="cae", help="cae, or the folder of a codec's run")
+    parse.add_argument("--bpp", type=float, help="nominal rate of a codec given by name")
+    parse.add_argument("--resize", type=int, metavar="N", help="short side to N, aspect kept")
+    parse.add_argument("--splits", metavar="NAME", help="use the lists splits/train_NAME.txt ...")
+    parse.add_argument("--block", type=int, default=512, help="bitstreams in a block (512); 1: "
+                       "one sample a key, for other webdataset readers")  # fmt: skip
+    parse.add_argument("--per-shard", type=int, default=8192, help="pictures in a shard (8192)")
+    parse.add_argument("--device", default="cpu", help="cpu or cuda")
+    parse.add_argument("--on-error", choices=("stop", "skip"), default="stop",
+                       help="what to do with a picture that cannot be read")  # fmt: skip
+    parse.add_argument("--json", action="store_true", help="print one JSON object")
+    return parse
+
+
+def main(argv: list[str]) -> int:
+    """Export and return the exit status."""
+    args = parser().parse_args(argv)
+    for name in ("resize", "block", "per_shard"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
+    from cdinfer.codecs.zoo import find_codec
+    from cdinfer.data.export import Plan, export
+    from cdinfer.data.layout import find_pictures, is_shards
+
+    source = Path(args.src)
+    if is_shards(source):
+        raise ValueError(f"'{source}' is a set of shards already: give a folder of pictures")
+    codec = find_codec(args.codec, args.bpp)
+    pictures = find_pictures(source, args.splits)
+    total = sum(map(len, pictures.splits.values()))
+    plan = Plan(args.resize, args.block, args.per_shard)
+    skip = args.on_error == "skip"
+    with _bar(total, args.json) as progress:
+        index = export(pictures, Path(args.dst), codec, plan, args.device, skip, progress)
+    summary = summarise(index, Path(args.dst))
+    for shard in (shard for split in index["splits"].values() for shard in split):
+        for _, reason in shard["skipped"]:
+            print(f"cdinfer export: left out: {reason}", file=sys.stderr)
+    print(json.dumps(summary) if args.json else describe(summary))
+    return 0
+
+
+def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return counts and bytes of a set: before, after, and what each part takes."""
+    shards = [shard for split in index["splits"].values() for shard in split]
+    before = sum(shard["source_bytes"] for shard in shards)
+    payload = sum(shard["payload"] for shard in shards)
+    tars = sum(shard["bytes"] + shard["targets_bytes"] for shard in shards)
+    after = tars + (folder / "index.json").stat().st_size
+    codec = sum((folder / "codec" / part).stat().st_size for part in PARTS)
+    return {
+        "set": str(folder),
+        "pictures": sum(shard["count"] for shard in shards),
+        "bytes_before": before,
+        "bytes_after": after,
+        "bytes_codec": codec,
+        "factor": before / after,
+        "factor_with_codec": before / (after + codec),
+        "overhead": after / payload - 1,
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Return the summary for a person."""
+    return "\n".join(
+        [
+            f"{summary['pictures']} pictures -> {summary['set']}",
+            f"before  {summary['bytes_before']:>13,} bytes",
+            f"after   {summary['bytes_after']:>13,} bytes  {summary['factor']:.2f}x smaller "
+            f"(payload + {100 * summary['overhead']:.2f} %)",
+            f"codec/  {summary['bytes_codec']:>13,} bytes  "
+            f"{summary['factor_with_codec']:.2f}x smaller with it",
+        ]
+    )
+
+
+def _bar(total: int, quiet: bool) -> Any:  # noqa: ANN401
+    """Return a context whose value is called with a split and a number of pictures."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def bar() -> Any:  # noqa: ANN401
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+            task = progress.add_task("encoding", total=total)
+            yield lambda split, count: progress.update(task, advance=count, description=split)
+
+    return bar()

@@ -1,0 +1,223 @@
+"""Writing sets of latents; the layout is described in ``shards.py``.
+
+    pictures --permute once, cut--> shards --encode--> blocks --tar--> DST/, index.json last
+
+Shard i of a split is a fixed list of pictures, so an interrupted export resumes at the first
+shard its index does not list, and ends byte-identical to an uninterrupted one (same machine,
+precision and versions: encoding is floating point). Every file appears whole or not at all.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from cdinfer.bitstream.atomic import write_atomically
+from cdinfer.codecs import LatentCodec
+from cdinfer.codecs.zoo import read_codec
+from cdinfer.data.images import read_image, resize_short_side, to_tensor
+from cdinfer.data.layout import INDEX, ImageSet, Item
+from cdinfer.data.shards import FORMAT
+from cdinfer.data.writer import Encoded, targets_name, write_shard
+
+SEED = 0
+BATCH = 16
+
+
+class Plan(NamedTuple):
+    """What fixes every byte of a set, besides the pictures and the codec.
+
+    Attributes:
+        resize: short side in pixels to scale pictures to, or ``None``.
+        block: bitstreams in a block; 1 writes one sample a key, for other readers.
+        per_shard: pictures in a shard.
+    """
+
+    resize: int | None = None
+    block: int = 512
+    per_shard: int = 8192
+
+
+class Unreadable(NamedTuple):
+    """A picture that was left out, and why."""
+
+    key: str
+    reason: str
+
+
+def export(
+    pictures: ImageSet,
+    folder: Path,
+    codec_folder: Path,
+    plan: Plan,
+    device: str = "cpu",
+    skip_unreadable: bool = False,
+    progress: Callable[[str, int], None] = lambda split, count: None,
+) -> dict[str, Any]:
+    """Write ``pictures`` as shards into ``folder`` and return the index.
+
+    Args:
+        pictures: from ``find_pictures``.
+        folder: made if missing; an interrupted export of the same set is continued.
+        codec_folder: folder of the trained codec; copied into the set.
+        plan: how the set is cut.
+        device: where to encode.
+        skip_unreadable: leave out pictures that cannot be read instead of stopping.
+        progress: called with a split and the number of pictures just encoded.
+
+    Raises:
+        ValueError: if a picture cannot be read, or ``folder`` holds something else.
+    """
+    codec = read_codec(codec_folder).to(device)
+    index = _new_index(pictures, codec, plan, device)
+    done = _resume(folder, index)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not done:
+        _copy_codec(codec_folder, folder / "codec")
+    for split, items in pictures.splits.items():
+        order = np.random.default_rng(SEED).permutation(len(items))
+        for number, start in enumerate(range(0, len(items), plan.per_shard)):
+            chosen = [items[i] for i in order[start : start + plan.per_shard]]
+            name = f"{split}-{number:05d}"
+            if name in done:
+                index["splits"][split].append(done[name])
+                progress(split, len(chosen))
+                continue
+            skipped: list[Unreadable] = []
+            encoded = []
+            for part in _encode(codec, pictures.root, chosen, plan, skip_unreadable, skipped):
+                encoded += part
+                progress(split, len(part))
+            entry = write_shard(folder, name, encoded, plan.block, bool(pictures.classes))
+            entry["source_bytes"] = sum(_size(pictures.root, e.item) for e in encoded)
+            entry["skipped"] = [list(item) for item in skipped]
+            index["splits"][split].append(entry)
+            _write_index(folder, index)
+    index["complete"] = True
+    _write_index(folder, index)
+    return index
+
+
+def _new_index(
+    pictures: ImageSet, codec: LatentCodec, plan: Plan, device: str
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "complete": False,
+        "codec": codec.name,
+        "bpp": codec.bpp,
+        "stream": f"{codec.stream:08x}",
+        "channels": codec.channels,
+        "stride": codec.stride,
+        "planes": list(codec.planes),
+        "centers": [float(c) for c in codec.state_dict()["centers"]],
+        "classes": pictures.classes,
+        "preprocessing": {"resize": plan.resize, "crop": None},
+        "block": plan.block,
+        "per_shard": plan.per_shard,
+        "seed": SEED,
+        "encoder": {"device": device, "precision": "fp32", "torch": torch.__version__},
+        "inputs": _fingerprint(pictures),
+        "splits": {split: [] for split in pictures.splits},
+    }
+
+
+def _fingerprint(pictures: ImageSet) -> str:
+    """Identify the list of inputs: a resumed export must go on with the same one."""
+    lines = [f"{s}\t{i.key}\t{i.label}" for s, items in pictures.splits.items() for i in items]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _resume(folder: Path, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the finished shards of an earlier run of this export, by name."""
+    path = folder / INDEX
+    if not path.exists():
+        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+            strange = [p.name for p in folder.iterdir() if not _ours(p.name)]
+            if strange:
+                raise ValueError(f"'{folder}' is not empty (it holds {strange[0]}): choose another")
+        return {}
+    try:
+        old = json.loads(path.read_bytes())
+        entries = {e["name"]: e for split in old["splits"].values() for e in split}
+        changed = [
+            key for key in index if key not in ("complete", "splits") and old[key] != index[key]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"damaged {path}: {error!r}; delete it to export anew") from error
+    if changed:
+        raise ValueError(
+            f"'{folder}' holds another export (its {changed[0]} differs): choose another folder, "
+            "or delete this one"
+        )
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if all(
+            (folder / file).is_file() and (folder / file).stat().st_size == size
+            for file, size in ((f"{name}.tar", entry["bytes"]), (targets_name(name), entry["targets_bytes"]))
+            if size
+        )
+    }
+
+
+def _ours(name: str) -> bool:
+    return name == "codec" or name.endswith((".tar", ".partial"))
+
+
+def _encode(
+    codec: LatentCodec,
+    root: Path,
+    items: Sequence[Item],
+    plan: Plan,
+    skip: bool,
+    skipped: list[Unreadable],
+) -> Iterator[list[Encoded]]:
+    """Encode ``items`` in order, in batches of neighbours of one size."""
+    batch: list[tuple[Item, torch.Tensor]] = []
+    for item in items:
+        try:
+            picture = read_image(root / item.key)
+        except (ValueError, OSError) as error:
+            if not skip:
+                raise ValueError(f"{error}; leave such pictures out with --on-error skip") from error
+            skipped.append(Unreadable(item.key, str(error)))
+            continue
+        if plan.resize is not None:
+            picture = resize_short_side(picture, plan.resize)
+        x = to_tensor(picture)
+        if batch and (x.shape != batch[0][1].shape or len(batch) == BATCH):
+            yield _compress(codec, batch)
+            batch = []
+        batch.append((item, x))
+    if batch:
+        yield _compress(codec, batch)
+
+
+def _compress(codec: LatentCodec, batch: list[tuple[Item, torch.Tensor]]) -> list[Encoded]:
+    device = next(codec.parameters()).device
+    x = torch.stack([image for _, image in batch]).to(device)
+    size = (-(-x.shape[-2] // codec.stride), -(-x.shape[-1] // codec.stride))
+    files = codec.compress(x)
+    return [Encoded(item, file, size) for (item, _), file in zip(batch, files, strict=True)]
+
+
+def _size(root: Path, item: Item) -> int:
+    return (root / item.key).stat().st_size
+
+
+def _copy_codec(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("weights.safetensors", "codec.json"):
+        if source.resolve() != target.resolve():
+            shutil.copyfile(source / name, target / name)
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> None:
+    text = json.dumps(index, separators=(",", ":"))
+    write_atomically(folder / INDEX, f"{text}\n".encode())

@@ -1,0 +1,108 @@
+"""One shard: encoded pictures -> blocks -> two reproducible tars.
+
+Tars have fixed owners, modes and times and sorted-by-plan members, so the same bitstreams give
+the same bytes. They are written whole or not at all.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import webdataset
+
+from cdinfer.bitstream.atomic import write_atomically
+from cdinfer.bitstream.container import parse
+from cdinfer.data import blocks
+from cdinfer.data.layout import Item
+
+
+class Encoded(NamedTuple):
+    """One picture's bitstream with what belongs to it."""
+
+    item: Item
+    file: bytes
+    latent_size: tuple[int, int]
+
+
+def write_shard(
+    folder: Path, name: str, encoded: list[Encoded], block: int, labelled: bool
+) -> dict[str, Any]:
+    """Write the tars of one shard and return its index entry."""
+    groups = cut_blocks(encoded, block)
+    entry: dict[str, Any] = {"name": name, "count": len(encoded)}
+    entry["payload"] = sum(len(parse(e.file).payload) for e in encoded)
+    if block == 1:
+        entry |= _write_samples(folder, name, groups, labelled)
+        return entry
+    data, targets = {}, {}
+    for number, group in enumerate(groups):
+        key = f"{name}-{number:04d}"
+        data[f"{key}.cdb"] = blocks.join([e.file for e in group])
+        content = {"keys": [e.item.key for e in group], "labels": [e.item.label for e in group]}
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        targets[f"{key}.json.gz"] = gzip.compress(text.encode(), mtime=0)
+    offsets, size, digest = _write_tar(folder / f"{name}.tar", data)
+    target_offsets, target_size, target_digest = _write_tar(folder / targets_name(name), targets)
+    return entry | {
+        "bytes": size,
+        "sha256": digest,
+        "targets_bytes": target_size,
+        "targets_sha256": target_digest,
+        "blocks": [
+            [*where, len(group), *group[0].latent_size]
+            for where, group in zip(offsets, groups, strict=True)
+        ],
+        "targets": target_offsets,
+    }
+
+
+def _write_samples(
+    folder: Path, name: str, groups: list[list[Encoded]], labelled: bool
+) -> dict[str, Any]:
+    """Write the plain layout, one sample a key: KEY.cdi, KEY.cls and KEY.json."""
+    members = {}
+    for number, (sample,) in enumerate(groups):
+        key = f"{name}-{number:06d}"
+        members[f"{key}.cdi"] = sample.file
+        if labelled:
+            members[f"{key}.cls"] = str(sample.item.label).encode()
+        members[f"{key}.json"] = json.dumps({"key": sample.item.key}).encode()
+    _, size, digest = _write_tar(folder / f"{name}.tar", members)
+    return {"bytes": size, "sha256": digest, "targets_bytes": 0, "blocks": [], "targets": []}
+
+
+def cut_blocks(encoded: list[Encoded], size: int) -> list[list[Encoded]]:
+    """Cut blocks of one latent size; sizes in the order they are first seen."""
+    by_size: dict[tuple[int, int], list[Encoded]] = {}
+    for item in encoded:
+        by_size.setdefault(item.latent_size, []).append(item)
+    return [
+        group[start : start + size]
+        for group in by_size.values()
+        for start in range(0, len(group), size)
+    ]
+
+
+def _write_tar(path: Path, members: dict[str, bytes]) -> tuple[list[list[int]], int, str]:
+    """Write a reproducible tar; return offset and length of its members, size and sha256."""
+    buffer = io.BytesIO()
+    with webdataset.TarWriter(buffer, encoder=False, mtime=0, user="", group="", mode=0o644) as tar:
+        for name, data in members.items():
+            key, extension = name.split(".", 1)
+            tar.write({"__key__": key, extension: data})
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as written:
+        offsets = [[member.offset_data, member.size] for member in written.getmembers()]
+    end = max((start + -(-length // 512) * 512 for start, length in offsets), default=0)
+    content = buffer.getvalue()[: end + 1024]  # tarfile pads to 10 kB; two empty records suffice
+    write_atomically(path, content)
+    return offsets, len(content), hashlib.sha256(content).hexdigest()
+
+
+def targets_name(name: str) -> str:
+    """Return the file name of a shard's targets."""
+    return f"{name}.targets.tar"
