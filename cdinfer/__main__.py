@@ -43,19 +43,26 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for a mistake, 130 when interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    who = f"cdinfer {args[0]}" if args and args[0] in COMMANDS else "cdinfer"
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
-    status = _run(list(sys.argv[1:] if argv is None else argv))
     try:
+        status = _run(args)
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        print(f"{who}: interrupted", file=sys.stderr)  # noqa: T201
+        status = 130
     except BrokenPipeError:  # the reader of stdout has gone, as in `cdinfer info * | head`
         status = 141
-    except OSError as error:
-        if not status:
-            print(f"cdinfer: cannot print: {describe(error)}", file=sys.stderr)  # noqa: T201
-        status = status or 2
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails again at exit
+    except (ValueError, OSError) as error:
+        print(f"{who}: {describe(error)}", file=sys.stderr)  # noqa: T201
+        status = 2
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at exit, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
@@ -74,19 +81,9 @@ def _run(args: list[str]) -> int:
 
         close = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean '{close[0]}'?" if close else "see cdinfer --help"
-        print(f"cdinfer: unknown command '{name}'; {hint}", file=sys.stderr)  # noqa: T201
-        return 2
-    try:
-        module = import_module(f"cdinfer.cli.{COMMANDS[name][0]}")
-        return int(module.main(args if COMMANDS[name][0] == "lightning" else args[1:]))
-    except KeyboardInterrupt:
-        print(f"cdinfer {name}: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
-    except BrokenPipeError:
-        return 141
-    except (ValueError, OSError) as error:
-        print(f"cdinfer {name}: {describe(error)}", file=sys.stderr)  # noqa: T201
-        return 2
+        raise ValueError(f"unknown command '{name}'; {hint}")
+    module = import_module(f"cdinfer.cli.{COMMANDS[name][0]}")
+    return int(module.main(args if COMMANDS[name][0] == "lightning" else args[1:]))
 
 
 def describe(error: Exception) -> str:

@@ -18,8 +18,8 @@ def distortion(x_hat: Tensor, x: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> distortion(torch.full((1, 3, 8, 8), 0.1), torch.zeros(1, 3, 8, 8))
-        tensor(650.2500)
+        >>> distortion(torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 3, 8, 8))
+        tensor(16256.2500)
     """
     return 255**2 * F.mse_loss(x_hat, x)
 

@@ -24,8 +24,8 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
     Equal images give infinity.
 
     Example:
-        >>> psnr(torch.full((1, 3, 8, 8), 0.1), torch.zeros(1, 3, 8, 8))
-        tensor([20.0000])
+        >>> psnr(torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 3, 8, 8))
+        tensor([6.0206])
     """
     return -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
 
@@ -37,8 +37,8 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.rand(1, 3, 176, 192)
-        >>> ms_ssim(x, x)
-        tensor([1.])
+        >>> ms_ssim(x, x).allclose(torch.ones(1))
+        True
     """
     if min(x.shape[-2:]) < MS_SSIM_SIDE:
         return torch.full((x.shape[0],), torch.nan, device=x.device)

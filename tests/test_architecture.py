@@ -36,7 +36,7 @@ def imported_layers(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = "cdinfer.." if node.level else node.module
             names += [f"{module}.{alias.name}" for alias in node.names]
-    layers = {(name.split(".") + [""])[1] or "." for name in names if is_ours(name)}
+    layers = {[*name.split("."), ""][1] or "." for name in names if is_ours(name)}
     return layers - {"__version__"}
 
 

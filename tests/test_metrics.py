@@ -25,8 +25,7 @@ def test_psnr_is_that_of_skimage_for_each_picture() -> None:
     images = [draw(48, 64, seed) for seed in range(3)]
     changed = [noisy(image, sigma) for image, sigma in zip(images, (2, 10, 40), strict=True)]
     expected = [
-        peak_signal_noise_ratio(a, b, data_range=255)
-        for a, b in zip(images, changed, strict=True)
+        peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(images, changed, strict=True)
     ]
     ours = psnr(to_batch(*changed), to_batch(*images))
     assert ours.tolist() == pytest.approx(expected, rel=1e-5)

@@ -10,7 +10,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     A killed process or a full disk leaves the old file, or none, never half of a new one.
 
     Raises:
-        OSError: if it cannot be written; the hidden file is removed.
+        OSError: naming ``path``, if it cannot be written; the hidden file is removed.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -19,6 +19,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:  # a full disk does not say which file it was about
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

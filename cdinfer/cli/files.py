@@ -1,12 +1,12 @@
 """What ``encode``, ``decode`` and ``info`` share: inputs, outputs, rows, one line an error.
 
-    field     in --json output
-    file      path of the .cdi file
-    codec     four letters, as in its header
-    bpp       8 * bytes / (height * width), header included
-    height    of the picture, in pixels
-    width     of the picture, in pixels
-    bytes     size of the .cdi file
+field     in --json output
+file      path of the .cdi file
+codec     four letters, as in its header
+bpp       8 * bytes / (height * width), header included
+height    of the picture, in pixels
+width     of the picture, in pixels
+bytes     size of the .cdi file
 """
 
 import argparse
@@ -63,9 +63,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def each(
-    command: str, paths: Iterable[Path], work: Callable[[Path], Result], as_json: bool
-) -> int:
+def each(command: str, paths: Iterable[Path], work: Callable[[Path], Result], as_json: bool) -> int:
     """Print the result of ``work`` for every path, or on stderr why there is none.
 
     Returns:

@@ -15,6 +15,7 @@ from pathlib import Path
 from cdinfer.cli.configs import find_config, known_tasks
 from cdinfer.codecs.zoo import CODECS, load_codec
 from cdinfer.data.layout import is_shards
+from cdinfer.data.sample import SIZE as SAMPLE_SIDE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +50,8 @@ def expand(argv: list[str]) -> list[str]:
     if flags.data is not None:
         args += ["--data.path", flags.data]
     if flags.task == "codec":
+        if flags.data is None:
+            args += ["--data.crop", str(SAMPLE_SIDE)]
         return args + _codec_to_train(flags.codec, flags.bpp) + rest
     if _reads_originals(rest):
         if flags.codec or flags.bpp:

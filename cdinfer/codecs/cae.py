@@ -33,7 +33,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cdinfer.bitstream.container import MAX_PIXELS
+from cdinfer.bitstream.container import MAX_PIXELS, Header
 from cdinfer.bitstream.tables import Tables, build_tables
 from cdinfer.codecs import stream as streams
 from cdinfer.codecs.base import LatentCodec, Latents, Planes, pad_to_multiple
@@ -162,10 +162,11 @@ class CAE(LatentCodec):
 
     def encode(self, x: Tensor) -> Latents:
         z = self._analysis(x).float()
-        quantized = quantize(z, self.centers)
-        if self.training:
-            self._count(quantized.symbols)
-        bits = code_length(quantized, self.frequencies.clamp(min=LEAST))
+        with torch.autocast(z.device.type, enabled=False):
+            quantized = quantize(z, self.centers)
+            if self.training:
+                self._count(quantized.symbols)
+            bits = code_length(quantized, self.frequencies.clamp(min=LEAST))
         return Latents(quantized.y, None, bits.sum((1, 2, 3)))
 
     def decode(self, y: Tensor) -> Tensor:
@@ -218,8 +219,8 @@ class CAE(LatentCodec):
             return self.tables
         return build_tables((self.frequencies * 2**24).long().cpu().numpy())
 
-    def _header(self, height: int, width: int) -> streams.Header:
-        return streams.Header(LETTERS, self.stream, height, width, self.tables is None)
+    def _header(self, height: int, width: int) -> Header:
+        return Header(LETTERS, self.stream, height, width, self.tables is None)
 
     def _read(self, data: Sequence[bytes]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         symbols, sizes = streams.read(

@@ -18,6 +18,7 @@ References:
         https://arxiv.org/abs/1801.04260 (hard forward, soft backward, one hardness).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,8 @@ def entropy(counts: Tensor) -> Tensor:
         tensor([1., 0.])
     """
     p = counts / counts.sum(-1, keepdim=True).clamp(min=1)
-    return torch.special.entr(p).sum(-1) / torch.log(torch.tensor(2.0))
+    nats: Tensor = torch.special.entr(p).sum(-1)
+    return nats / math.log(2)
 
 
 def code_length(quantized: Quantized, probabilities: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ CODECS: dict[str, type[CAE]] = {"cae": CAE}
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
-FIELDS = {
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "bpp": float,
     "width": (int, float),

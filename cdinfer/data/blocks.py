@@ -6,17 +6,18 @@ One tar member a bitstream would triple a set of 600-byte files, so shards hold 
     magic       4      b"CDB0"
     codec       4      as in a .cdi file
     stream      4      stream id
-    count       4      number of files n
-    flags       4      bit 0: one size for each file; bit 1: lengths have 4 bytes
+    count       4      number of files n, at least 1
+    flags       4      bit 0: the files have several sizes; bit 1: lengths have 4 bytes
     sizes     8 or 8n  height, width in pixels, 4 bytes each
-    crcs       4n      each file's checksum
+    crcs        4n     each file's checksum
     lengths  2n or 4n  bytes of each payload
     payloads    -      one after the other
 
-Integers are little endian. Each file can be rebuilt byte for byte: a block leaves out only what
-its files share.
+Integers are little endian. Each block is written in one way only, and each file can be rebuilt
+byte for byte: a block leaves out only what its files share.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 
@@ -27,25 +28,29 @@ from cdinfer.bitstream.container import Header, parse, rebuild
 
 MAGIC = b"CDB0"
 _START = struct.Struct("<4s4sIII")
+_CODEC = re.compile(rb"[A-Z0-9_]{4}")
 _MANY_SIZES, _LONG = 1, 2
+
+#: Bytes a file takes at least: checksum and length.
+LEAST = 6
 
 
 def join(files: Sequence[bytes]) -> bytes:
-    """Return the block of complete ``.cdi`` files of one codec and stream."""
+    """Return the block of complete ``.cdi`` files of one codec and stream, at least one."""
     parsed = [parse(file) for file in files]
     headers = [file.header for file in parsed]
     assert len({(h.codec, h.stream, h.provisional) for h in headers}) == 1
     assert not headers[0].provisional, "only frozen codecs write sets"
     sizes = np.array([(h.height, h.width) for h in headers], "<u4")
-    lengths = [len(file.payload) for file in parsed]
-    flags = _MANY_SIZES * (len(np.unique(sizes, axis=0)) > 1) + _LONG * (max(lengths) >= 1 << 16)
+    lengths = np.array([len(file.payload) for file in parsed], "<u4")
+    flags = _flags(sizes, lengths)
     start = (MAGIC, headers[0].codec.encode("ascii"), headers[0].stream, len(files), flags)
     return b"".join(
         [
             _START.pack(*start),
             (sizes if flags & _MANY_SIZES else sizes[:1]).tobytes(),
             np.array([file.crc for file in parsed], "<u4").tobytes(),
-            np.array(lengths, "<u4" if flags & _LONG else "<u2").tobytes(),
+            lengths.astype("<u4" if flags & _LONG else "<u2").tobytes(),
             *(file.payload for file in parsed),
         ]
     )
@@ -65,21 +70,26 @@ class Block:
     def __init__(self, data: memoryview, name: str) -> None:
         self._data = data
         try:
-            magic, codec, stream, count, flags = _START.unpack_from(data)
-            if magic != MAGIC or flags & ~(_MANY_SIZES | _LONG):
-                raise ValueError(f"it starts with {magic!r}, flags {flags}")
+            magic, codec, self._stream, count, flags = _START.unpack_from(data)
+            if magic != MAGIC or not _CODEC.fullmatch(codec) or not count or flags > 3:
+                raise ValueError(f"it starts with {magic!r}, {codec!r}, {count}, {flags}")
+            # frombuffer refuses more than there is, so no count can make it allocate
+            sizes = self._array("<u4", _START.size, 2 * (count if flags & _MANY_SIZES else 1))
+            end = _START.size + sizes.nbytes
             #: (n, 2) heights and widths in pixels.
-            self.sizes = self._array("<u4", _START.size, 2 * (count if flags & 1 else 1))
-            end = _START.size + self.sizes.nbytes
-            self.sizes = np.broadcast_to(self.sizes.reshape(-1, 2), (count, 2))
+            self.sizes = np.broadcast_to(sizes.reshape(-1, 2), (count, 2))
             self._crcs = self._array("<u4", end, count)
             lengths = self._array("<u4" if flags & _LONG else "<u2", end + 4 * count, count)
             start = end + self._crcs.nbytes + lengths.nbytes
             self._ends = start + np.cumsum(lengths, dtype=np.int64)
             self._starts = self._ends - lengths
-            if (self._ends[-1] if count else start) != len(data):
+            if self._ends[-1] != len(data):
                 raise ValueError("its lengths do not add up")
-            self._codec, self._stream = codec.decode("ascii"), stream
+            if flags != _flags(self.sizes, lengths):
+                raise ValueError(f"flags {flags} do not fit its sizes and lengths")
+            if not sizes.all():
+                raise ValueError("a side of a picture is 0")
+            self._codec = codec.decode("ascii")
         except (struct.error, ValueError) as error:
             raise ValueError(f"damaged block {name}: {error}; export the set again") from error
 
@@ -93,5 +103,11 @@ class Block:
         payload = self._data[self._starts[index] : self._ends[index]]
         return rebuild(header, int(self._crcs[index]), bytes(payload))
 
-    def _array(self, dtype: str, start: int, count: int) -> NDArray[np.integer]:
+    def _array(self, dtype: str, start: int, count: int) -> NDArray[np.unsignedinteger]:
         return np.frombuffer(self._data, dtype, count, start)
+
+
+def _flags(sizes: NDArray[np.unsignedinteger], lengths: NDArray[np.unsignedinteger]) -> int:
+    """Return the flags of files with ``sizes (n, 2)`` and ``lengths (n,)``."""
+    many, long = (sizes != sizes[0]).any(), (lengths >= 1 << 16).any()
+    return _MANY_SIZES * int(many) + _LONG * int(long)

@@ -91,8 +91,8 @@ class DataModule(LightningDataModule):
 
     @property
     def name(self) -> str:
-        """The last part of the path: what a card calls the data."""
-        return self.root.name
+        """The end of the path: what a codec's card calls the data."""
+        return "/".join(self.root.resolve().parts[-2:])
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._dataset("train", self.crop)

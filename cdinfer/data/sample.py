@@ -2,17 +2,17 @@
 
 The photographs lie inside the scikit-image wheel (the same bytes in 0.24, 0.25 and 0.26),
 so nothing comes from the network. ``sample_set`` cuts them, once and in seconds, into
-64 x 64 crops, 90 + 20 + 40 (train, val, test) of each class:
+64 x 64 crops, 120 + 20 + 40 (train, val, test) of each class:
 
     class     picture                region, px  cells  licence, as skimage.data states it
     brick     brick.png               512 x 512  5 x 5  CC0
-    coffee    coffee.png              600 x 400  4 x 6  CC0 by the photographer
+    coffee    coffee.png              600 x 400  5 x 7  CC0 by the photographer
     coins     coins.png               384 x 303  4 x 5  no known copyright restrictions
     galaxies  hubble_deep_field.jpg  1000 x 872  5 x 6  NASA, public domain
     grass     grass.png               512 x 512  5 x 5  CC0
     gravel    gravel.png              512 x 512  5 x 5  CC0
-    retina    retina.jpg              960 x 960  5 x 5  CC0
-    tissue    ihc.png                 512 x 512  5 x 5  no known copyright restrictions
+    retina    retina.jpg              960 x 960  7 x 7  CC0
+    tissue    ihc.png                 512 x 512  6 x 6  no known copyright restrictions
 
     photograph -> cells, each of one split -> windows -> 64 x 64 -> grey levels matched
 
@@ -45,7 +45,7 @@ NAME = "sample-1"
 SIZE = 64
 
 #: Split -> crops of each class.
-COUNTS = {"train": 90, "val": 20, "test": 40}
+COUNTS = {"train": 120, "val": 20, "test": 40}
 
 #: Every split gets cells from all over a photograph: 3 * row + column modulo 7 is 0 in test
 #: cells, 3 in val cells and something else in train cells.
@@ -106,7 +106,7 @@ SOURCES = {
         "CC0Textures, Bricks25; licensed under the Creative Commons CC0 License.",
     ),
     "coffee": Source(
-        "coffee.png", (0, 0, 600, 400), 4, 6,
+        "coffee.png", (0, 0, 600, 400), 5, 7,
         "Courtesy of Pikolo Espresso Bar; no copyright restrictions, CC0 by the photographer "
         "(Rachel Michetti).",
     ),
@@ -127,12 +127,12 @@ SOURCES = {
         "CC0Textures, Gravel04; licensed under the Creative Commons CC0 License.",
     ),
     "retina": Source(
-        "retina.jpg", (225, 225, 1185, 1185), 5, 5,
+        "retina.jpg", (225, 225, 1185, 1185), 7, 7,
         "Wikimedia Commons, Mikael Haggstrom; Creative Commons CC0 1.0 Universal Public Domain "
         "Dedication.",
     ),
     "tissue": Source(
-        "ihc.png", (0, 0, 512, 512), 5, 5,
+        "ihc.png", (0, 0, 512, 512), 6, 6,
         "Center for Microscopy And Molecular Imaging (CMMI); no known copyright restrictions.",
     ),
 }  # fmt: skip
@@ -188,7 +188,7 @@ def plan() -> list[Crop]:
 
     Example:
         >>> len(plan())
-        1200
+        1440
     """
     crops: list[Crop] = []
     for label, source in SOURCES.items():

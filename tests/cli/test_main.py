@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -48,9 +49,7 @@ def test_an_unknown_command_names_the_nearest(
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "info"])
-def test_help_of_a_command_has_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_of_a_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
     assert exit_.value.code == 0
@@ -83,24 +82,22 @@ def test_an_error_is_one_line() -> None:
 def test_what_cannot_be_printed_is_one_line_and_no_success() -> None:
     with open("/dev/full", "w") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "cdinfer", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "cdinfer", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert ran.returncode == 2
-    assert ran.stderr == "cdinfer: cannot print: No space left on device\n"
+    assert ran.stderr == "cdinfer: No space left on device\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cdinfer", "--help"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    with process.stderr:
-        assert process.stderr.read() == b""
-    assert process.wait() == 141
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cdinfer", "--help"]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()}))

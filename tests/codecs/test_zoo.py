@@ -128,9 +128,7 @@ def test_a_stream_is_found_whatever_is_newer_or_damaged(folder: Path, pictures: 
         find_stream(0xBEEF)
 
 
-def test_a_missing_codec_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_codec_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the whole message is compared)
         load_codec("cae", 0.0983)
@@ -151,7 +149,9 @@ def test_an_unknown_rate_names_the_nearest(folder: Path) -> None:
 
 
 def test_a_rate_that_is_not_the_folders_names_the_flag(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"nominal rate of 0\.33 bpp, not 0\.635: give --bpp 0\.33"):
+    with pytest.raises(
+        ValueError, match=r"nominal rate of 0\.33 bpp, not 0\.635: give --bpp 0\.33"
+    ):
         load_codec("runs/codec", 0.635)
 
 
