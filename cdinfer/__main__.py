@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 130
     except BrokenPipeError:  # the reader of stdout has gone, as in `cdinfer info * | head`
         status = 141
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"{who}: {describe(error)}", file=sys.stderr)  # noqa: T201
         status = 2
     try:
@@ -91,7 +91,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or "not enough memory for this"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cdinfer.__main__ import describe
+
 PARTS = ("weights.safetensors", "codec.json")
 
 
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--block", type=int, default=512, help="bitstreams in a block (512); 1: "
                        "one sample a key, for other webdataset readers")  # fmt: skip
     parse.add_argument("--per-shard", type=int, default=8192, help="pictures in a shard (8192)")
-    parse.add_argument("--device", default="cpu", help="cpu or cuda")
+    parse.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode")
     parse.add_argument("--on-error", choices=("stop", "skip"), default="stop",
                        help="what to do with a picture that cannot be read")  # fmt: skip
     parse.add_argument("--json", action="store_true", help="print one JSON object")
@@ -44,22 +46,42 @@ def main(argv: list[str]) -> int:
     from cdinfer.data.export import Plan, export
     from cdinfer.data.layout import find_pictures, is_shards
 
-    source = Path(args.src)
+    source, target = Path(args.src), Path(args.dst)
     if is_shards(source):
         raise ValueError(f"'{source}' is a set of shards already: give a folder of pictures")
+    _check_device(args.device)
     codec = find_codec(args.codec, args.bpp)
     pictures = find_pictures(source, args.splits)
     total = sum(map(len, pictures.splits.values()))
     plan = Plan(args.resize, args.block, args.per_shard)
     skip = args.on_error == "skip"
     with _bar(total, args.json) as progress:
-        index = export(pictures, Path(args.dst), codec, plan, args.device, skip, progress)
-    summary = summarise(index, Path(args.dst))
-    for shard in (shard for split in index["splits"].values() for shard in split):
-        for _, reason in shard["skipped"]:
-            print(f"cdinfer export: left out: {reason}", file=sys.stderr)
-    print(json.dumps(summary) if args.json else describe(summary))
+        try:
+            index = export(pictures, target, codec, plan, args.device, skip, progress)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {describe(error)}; make room or choose another DST: the same "
+                "command goes on where this one stopped"
+            ) from error
+    summary = summarise(index, target)
+    for key, reason in _skipped(index):
+        print(f"cdinfer export: left out {source / key}: {reason}", file=sys.stderr)
+    print(json.dumps(summary) if args.json else report(summary))
     return 0
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device here: give --device cpu")
+
+
+def _skipped(index: dict[str, Any]) -> list[list[str]]:
+    """Return key and reason of every picture that was left out."""
+    return [
+        item for split in index["splits"].values() for shard in split for item in shard["skipped"]
+    ]
 
 
 def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -73,6 +95,7 @@ def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "set": str(folder),
         "pictures": sum(shard["count"] for shard in shards),
+        "skipped": len(_skipped(index)),
         "bytes_before": before,
         "bytes_after": after,
         "bytes_codec": codec,
@@ -82,11 +105,12 @@ def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def describe(summary: dict[str, Any]) -> str:
+def report(summary: dict[str, Any]) -> str:
     """Return the summary for a person."""
+    skipped = f" ({summary['skipped']} left out)" if summary["skipped"] else ""
     return "\n".join(
         [
-            f"{summary['pictures']} pictures -> {summary['set']}",
+            f"{summary['pictures']} pictures{skipped} -> {summary['set']}",
             f"before  {summary['bytes_before']:>13,} bytes",
             f"after   {summary['bytes_after']:>13,} bytes  {summary['factor']:.2f}x smaller "
             f"(payload + {100 * summary['overhead']:.2f} %)",
@@ -101,11 +125,22 @@ def _bar(total: int, quiet: bool) -> Any:  # noqa: ANN401
     from contextlib import contextmanager
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     @contextmanager
     def bar() -> Any:  # noqa: ANN401
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
             task = progress.add_task("encoding", total=total)
             yield lambda split, count: progress.update(task, advance=count, description=split)

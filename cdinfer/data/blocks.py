@@ -61,14 +61,17 @@ class Block:
 
     Args:
         data: the block; a view of a memory map is not copied.
-        name: for errors.
+        name: where it lies, for errors.
+
+    Attributes:
+        sizes: ``(n, 2)`` heights and widths in pixels.
 
     Raises:
         ValueError: if ``data`` is not a whole block.
     """
 
     def __init__(self, data: memoryview, name: str) -> None:
-        self._data = data
+        self._data, self.name = data, name
         try:
             magic, codec, self._stream, count, flags = _START.unpack_from(data)
             if magic != MAGIC or not _CODEC.fullmatch(codec) or not count or flags > 3:
@@ -76,7 +79,6 @@ class Block:
             # frombuffer refuses more than there is, so no count can make it allocate
             sizes = self._array("<u4", _START.size, 2 * (count if flags & _MANY_SIZES else 1))
             end = _START.size + sizes.nbytes
-            #: (n, 2) heights and widths in pixels.
             self.sizes = np.broadcast_to(sizes.reshape(-1, 2), (count, 2))
             self._crcs = self._array("<u4", end, count)
             lengths = self._array("<u4" if flags & _LONG else "<u2", end + 4 * count, count)

@@ -1,7 +1,7 @@
 """Which samples an epoch sees, in which order, and the randomness each one gets.
 
-A training epoch is a list of *draws* (epoch, index). Everything random about a sample (crop,
-flip) is a function of (seed, epoch, index) alone: it does not depend on the number of workers,
+A training epoch is a list of *draws* (epoch, sample). Everything random about a sample (crop,
+flip) is a function of (seed, epoch, sample) alone: it does not depend on the number of workers,
 on what came before, or on where a run was interrupted.
 """
 
@@ -13,37 +13,43 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """Sample ``index`` as epoch ``epoch`` sees it."""
+    """Sample number ``sample`` as epoch ``epoch`` sees it."""
 
     epoch: int
-    index: int
+    sample: int
 
 
 class EpochSampler(Sampler[Draw]):
     """Every sample once an epoch, in an order that ``(seed, epoch)`` fixes.
 
     Lightning calls :meth:`set_epoch` before each epoch.
+
+    Args:
+        length: number of samples.
+        seed: of the order.
+        batch_size: the first samples of the order come again at its end until this divides
+            their number, so that every batch is whole and no sample is left out.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    def __init__(self, length: int, seed: int, batch_size: int = 1) -> None:
+        self.length, self.seed, self.batch_size, self.epoch = length, seed, batch_size, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return -(-self.length // self.batch_size) * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return (Draw(self.epoch, int(index)) for index in order)
+        return (Draw(self.epoch, int(sample)) for sample in np.resize(order, len(self)))
 
 
 def split_draw(draw: Draw | int, seed: int) -> tuple[int, np.random.Generator | None]:
-    """Return a sample's index and its generator; ``None`` for validation's plain indices."""
+    """Return a sample's number and its generator; ``None`` for validation's plain numbers."""
     if isinstance(draw, Draw):
-        return draw.index, np.random.default_rng((seed, draw.epoch, draw.index))
+        return draw.sample, np.random.default_rng((seed, draw.epoch, draw.sample))
     return draw, None
 
 

@@ -9,7 +9,6 @@ precision and versions: encoding is floating point). Every file appears whole or
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +21,13 @@ from cdinfer.codecs import LatentCodec
 from cdinfer.codecs.zoo import read_codec
 from cdinfer.data.images import read_image, resize_short_side, to_tensor
 from cdinfer.data.layout import INDEX, ImageSet, Item
-from cdinfer.data.shards import FORMAT
-from cdinfer.data.writer import Encoded, targets_name, write_shard
+from cdinfer.data.shards import FORMAT, targets_name
+from cdinfer.data.writer import Encoded, write_shard
 
 SEED = 0
-BATCH = 16
+
+#: Most pictures, and most pixels, that are encoded at once.
+BATCH, BATCH_PIXELS = 16, 2**22
 
 
 class Plan(NamedTuple):
@@ -74,10 +75,13 @@ def export(
         ValueError: if a picture cannot be read, or ``folder`` holds something else.
     """
     codec = read_codec(codec_folder).to(device)
-    index = _new_index(pictures, codec, plan, device)
+    index = _new_index(pictures, codec, codec_folder, plan, device)
     done = _resume(folder, index)
+    if not skip_unreadable:  # what was left out then is tried again, or named
+        done = {name: entry for name, entry in done.items() if not entry["skipped"]}
     folder.mkdir(parents=True, exist_ok=True)
     if not done:
+        _write_index(folder, index)  # first of all, so that readers know what this will be
         _copy_codec(codec_folder, folder / "codec")
     for split, items in pictures.splits.items():
         order = np.random.default_rng(SEED).permutation(len(items))
@@ -93,25 +97,32 @@ def export(
             for part in _encode(codec, pictures.root, chosen, plan, skip_unreadable, skipped):
                 encoded += part
                 progress(split, len(part))
+            progress(split, len(skipped))
             entry = write_shard(folder, name, encoded, plan.block, bool(pictures.classes))
             entry["source_bytes"] = sum(_size(pictures.root, e.item) for e in encoded)
             entry["skipped"] = [list(item) for item in skipped]
             index["splits"][split].append(entry)
             _write_index(folder, index)
+    if not any(entry["count"] for split in index["splits"].values() for entry in split):
+        raise ValueError(
+            f"none of the pictures in '{pictures.root}' can be read: try without --on-error skip"
+        )
     index["complete"] = True
     _write_index(folder, index)
     return index
 
 
 def _new_index(
-    pictures: ImageSet, codec: LatentCodec, plan: Plan, device: str
+    pictures: ImageSet, codec: LatentCodec, codec_folder: Path, plan: Plan, device: str
 ) -> dict[str, Any]:
+    weights = (codec_folder / "weights.safetensors").read_bytes()
     return {
         "format": FORMAT,
         "complete": False,
         "codec": codec.name,
         "bpp": codec.bpp,
         "stream": f"{codec.stream:08x}",
+        "weights": hashlib.sha256(weights).hexdigest(),
         "channels": codec.channels,
         "stride": codec.stride,
         "planes": list(codec.planes),
@@ -130,44 +141,43 @@ def _new_index(
 def _fingerprint(pictures: ImageSet) -> str:
     """Identify the list of inputs: a resumed export must go on with the same one."""
     lines = [f"{s}\t{i.key}\t{i.label}" for s, items in pictures.splits.items() for i in items]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _resume(folder: Path, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the finished shards of an earlier run of this export, by name."""
     path = folder / INDEX
     if not path.exists():
-        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
-            strange = [p.name for p in folder.iterdir() if not _ours(p.name)]
-            if strange:
-                raise ValueError(f"'{folder}' is not empty (it holds {strange[0]}): choose another")
+        held = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        if strange := [name for name in sorted(held) if not name.startswith(".")]:
+            raise ValueError(f"'{folder}' is not empty (it holds {strange[0]}): choose another DST")
         return {}
     try:
         old = json.loads(path.read_bytes())
-        entries = {e["name"]: e for split in old["splits"].values() for e in split}
+        entries = [entry for split in old["splits"].values() for entry in split]
+        done = {entry["name"]: entry for entry in entries if _is_whole(folder, entry)}
         changed = [
             key for key in index if key not in ("complete", "splits") and old[key] != index[key]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"damaged {path}: {error!r}; delete it to export anew") from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"damaged {path}: {error!r}; delete '{folder}' or choose another DST"
+        ) from error
     if changed:
         raise ValueError(
-            f"'{folder}' holds another export (its {changed[0]} differs): choose another folder, "
-            "or delete this one"
+            f"'{folder}' holds another export (its {changed[0]} differs): choose another DST, or "
+            "delete it"
         )
-    return {
-        name: entry
-        for name, entry in entries.items()
-        if all(
-            (folder / file).is_file() and (folder / file).stat().st_size == size
-            for file, size in ((f"{name}.tar", entry["bytes"]), (targets_name(name), entry["targets_bytes"]))
-            if size
-        )
-    }
+    return done
 
 
-def _ours(name: str) -> bool:
-    return name == "codec" or name.endswith((".tar", ".partial"))
+def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
+    """Tell whether the tars of an index entry lie in ``folder`` with their full length."""
+    name = entry["name"]
+    sizes = {folder / f"{name}.tar": entry["bytes"]}
+    if entry["targets_bytes"]:  # the one-sample layout has no targets
+        sizes[folder / targets_name(name)] = entry["targets_bytes"]
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
 def _encode(
@@ -185,13 +195,16 @@ def _encode(
             picture = read_image(root / item.key)
         except (ValueError, OSError) as error:
             if not skip:
-                raise ValueError(f"{error}; leave such pictures out with --on-error skip") from error
+                raise ValueError(
+                    f"{error}; leave such pictures out with --on-error skip"
+                ) from error
             skipped.append(Unreadable(item.key, str(error)))
             continue
         if plan.resize is not None:
             picture = resize_short_side(picture, plan.resize)
         x = to_tensor(picture)
-        if batch and (x.shape != batch[0][1].shape or len(batch) == BATCH):
+        room = max(1, min(BATCH, BATCH_PIXELS // (x.shape[-2] * x.shape[-1])))
+        if batch and (x.shape != batch[0][1].shape or len(batch) == room):
             yield _compress(codec, batch)
             batch = []
         batch.append((item, x))
@@ -214,8 +227,7 @@ def _size(root: Path, item: Item) -> int:
 def _copy_codec(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("weights.safetensors", "codec.json"):
-        if source.resolve() != target.resolve():
-            shutil.copyfile(source / name, target / name)
+        write_atomically(target / name, (source / name).read_bytes())
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:

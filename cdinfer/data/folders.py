@@ -57,7 +57,9 @@ class PictureDataset(Dataset[dict[str, Tensor]]):
         height, width = picture.shape[:2]
         if self.crop is not None:
             picture = _pad(picture, self.crop)
-            top, left = crop_offset(picture.shape[:2], (self.crop, self.crop), rng)
+            top, left = crop_offset(
+                (picture.shape[0], picture.shape[1]), (self.crop, self.crop), rng
+            )
             picture = picture[top : top + self.crop, left : left + self.crop]
         if self.flip and rng is not None and rng.integers(2):
             picture = picture[:, ::-1]

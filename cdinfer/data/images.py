@@ -80,6 +80,8 @@ def read_image(
                 pixels = np.asarray(_to_rgb(image))
                 # Only now: TIFF turns itself while loading, PNG may keep its EXIF at the end.
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            except MemoryError:  # a sound picture, too large for this machine
+                raise
             except Exception as error:  # Pillow raises nearly anything on damaged files
                 raise _unreadable(name, error) from None
     return _upright(pixels, orientation)

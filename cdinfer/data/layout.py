@@ -2,7 +2,7 @@
 
     layout                                      read as
     index.json of cdinfer export                shards (see ``shards.py``)
-    splits/train.txt, test.txt [, val.txt]      lists of paths; the first part is the class
+    splits/train.txt, test.txt [, val.txt]      lists of paths; their first part is the class
     train/ [val/] [test/] with class folders    labelled splits
     train/ [val/] [test/] flat                  unlabelled splits (codecs)
     class folders                               labelled, one split
@@ -13,6 +13,7 @@ those whose path hashes to 0 mod 10, so that a picture never changes sides when 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -55,35 +56,62 @@ def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
     Args:
         root: a folder in one of the module's layouts.
         splits: which lists to use, where there are several: ``blocked`` reads
-            ``splits/train_blocked.txt``.
+            ``splits/train_blocked.txt``; flags call it ``--splits``, or ``--data.splits``.
 
     Raises:
         ValueError: if the folder is missing or empty or lists are inconsistent.
     """
     if not root.is_dir():
         near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        raise ValueError(f"no folder '{root}'{suggest(root.name, near)}; give --data FOLDER")
-    suffix = f"_{splits}" if splits else ""
-    lists = {s: root / "splits" / f"{s}{suffix}.txt" for s in SPLITS}
-    if lists["train"].is_file():
-        paths = {s: _read_list(root, file) for s, file in lists.items() if file.is_file()}
-        return _build(root, paths)
+        hint = suggest(root.name, near) or "; check the path"
+        raise ValueError(f"expected a folder of pictures, got no folder '{root}'{hint}")
+    if lists := sorted((root / "splits").glob("*.txt")):
+        return _build(root, _read_lists(root, lists, f"_{splits}" if splits else ""))
     if splits:
-        known = sorted(p.name for p in (root / "splits").glob("train*.txt"))
-        raise ValueError(f"no {lists['train']} (there are: {', '.join(known) or 'no lists'})")
+        raise ValueError(f"no {root / 'splits' / f'train_{splits}.txt'}: give no --splits here")
     if (root / "train").is_dir():
+        for other in sorted(p for p in root.iterdir() if p.is_dir() and p.name not in SPLITS):
+            if not other.name.startswith(".") and find_images(other):
+                raise ValueError(
+                    f"'{other}' holds pictures beside '{root / 'train'}': expected only "
+                    "train, val and test there; rename it or move it elsewhere"
+                )
         folders = {s: find_images(root / s) for s in SPLITS if (root / s).is_dir()}
         return _build(root, {s: [p.relative_to(root) for p in f] for s, f in folders.items()}, 1)
     return _build(root, {"train": [p.relative_to(root) for p in find_images(root)]})
 
 
+def _read_lists(root: Path, lists: list[Path], suffix: str) -> dict[str, list[Path]]:
+    """Read ``train{suffix}.txt`` and its companions among ``lists``."""
+    wanted = {split: root / "splits" / f"{split}{suffix}.txt" for split in SPLITS}
+    if wanted["train"] not in lists:
+        names = [file.stem.removeprefix("train") for file in lists if file.stem.startswith("train")]
+        flags = [f"--splits {name[1:]}" if name else "no --splits" for name in names]
+        hint = f"give {' or '.join(flags)}" if flags else "write one, a path on each line"
+        raise ValueError(f"no {wanted['train']}: {hint}")
+    paths = {split: _read_list(root, file) for split, file in wanted.items() if file in lists}
+    for split in ("val", "test"):
+        if both := set(paths["train"]) & set(paths.get(split, [])):
+            raise ValueError(f"{wanted['train']} and {wanted[split]} both name '{min(both)}'")
+    return paths
+
+
 def _read_list(root: Path, file: Path) -> list[Path]:
-    paths = [Path(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text in UTF-8: expected a path on each line") from error
+    paths = [Path(line) for line in lines if line]
+    if not paths:
+        raise ValueError(f"{file} is empty: expected a path on each line")
     for path in paths:
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{file} names '{path}': expected a path inside {root}")
         if not (root / path).is_file():
-            raise ValueError(f"{file} names '{path}', which is not in {root}")
+            raise ValueError(f"{file} names '{path}', which is not in {root}: correct the list")
+    path, times = Counter(paths).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{file} names '{path}' {times} times: expected each picture once")
     return paths
 
 
@@ -114,14 +142,19 @@ def hold_out(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
     Example:
         >>> train, val = hold_out([Item(f"{i}.png", 0) for i in range(1000)])
         >>> len(train), len(val)
-        (907, 93)
+        (882, 118)
     """
-    ranked = [(int(hashlib.sha256(item.key.encode()).hexdigest()[:8], 16), item) for item in items]
+    ranked = [(_rank(item.key), item) for item in items]
     chosen = {item.key for rank, item in ranked if rank % 10 == 0}
-    if not chosen and len(ranked) > 1:
-        chosen = {min(ranked)[1].key}
+    if not 0 < len(chosen) < len(ranked):  # few pictures: one of them, unless it is the only one
+        chosen = {min(ranked)[1].key} if len(ranked) > 1 else set()
     train = [item for _, item in ranked if item.key not in chosen]
     return train, [item for _, item in ranked if item.key in chosen]
+
+
+def _rank(key: str) -> int:
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape"))
+    return int(digest.hexdigest()[:8], 16)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

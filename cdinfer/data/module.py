@@ -10,7 +10,9 @@ Batches are dicts: ``label (B,)``, ``size (B, 2)`` in pixels, ``index (B,)``, an
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cdinfer.data.draws import EpochSampler
@@ -60,9 +62,13 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(path) if path is not None else sample_set()
+        #: The end of the path: what a codec's card calls the data.
+        self.name = "/".join(self.root.resolve().parts[-2:])
         self.batch_size, self.crop, self.resize, self.flip = batch_size, crop, resize, flip
         self.input, self.whole, self.workers = input, whole, workers
         self.memory, self.seed = memory, seed
+        if crop is not None and crop < 1:
+            raise ValueError(f"expected a crop of at least 1 pixel, got --data.crop {crop}")
         self.sharded = is_shards(self.root)
         if self.sharded:
             if input == "original":
@@ -70,11 +76,20 @@ class DataModule(LightningDataModule):
                     f"'{self.root}' holds latents, not pictures: for input original give "
                     "--data the folder it was exported from"
                 )
-            if resize is not None or whole:
-                raise ValueError(f"'{self.root}' holds latents: resize when exporting instead")
+            if whole:
+                raise ValueError(
+                    f"'{self.root}' holds latents and codecs learn from pictures: give --data a "
+                    "folder of pictures"
+                )
+            if resize is not None or splits is not None:
+                flag = "--resize" if splits is None else "--splits"
+                raise ValueError(
+                    f"'{self.root}' holds latents that are resized and split already: give "
+                    f"{flag} to cdinfer export instead"
+                )
             index = read_index(self.root)
             self.classes: list[str] = index.classes
-            self.lengths = {name: split.count for name, split in index.splits.items()}
+            self.lengths = {name: split.samples for name, split in index.splits.items()}
             self.resize = index.preprocessing["resize"]
             #: Stream id of the shards; None for pictures.
             self.stream: int | None = index.stream
@@ -89,16 +104,11 @@ class DataModule(LightningDataModule):
         """What was done to pictures before the network, for ``run.json``."""
         return {"resize": self.resize, "crop": self.crop}
 
-    @property
-    def name(self) -> str:
-        """The end of the path: what a codec's card calls the data."""
-        return "/".join(self.root.resolve().parts[-2:])
-
     def train_dataloader(self) -> DataLoader[Any]:
-        dataset = self._dataset("train", self.crop)
-        sampler = EpochSampler(len(dataset), self.seed)  # type: ignore[arg-type]
-        batch_size = min(self.batch_size, len(sampler))
-        return self._loader(dataset, batch_size, sampler=sampler, drop_last=True)
+        dataset, length = self._dataset("train", self.crop), self.lengths["train"]
+        batch_size = min(self.batch_size, length)
+        sampler = EpochSampler(length, self.seed, batch_size)
+        return self._loader(dataset, batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._whole_split("val")
@@ -115,14 +125,14 @@ class DataModule(LightningDataModule):
 
     def _whole_split(self, split: str) -> DataLoader[Any]:
         crop, batch_size = (None, 1) if self.whole else (self.crop, self.batch_size)
+        return self._loader(self._dataset(split, crop), batch_size)
+
+    def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
         if not self.lengths.get(split):
             raise ValueError(
                 f"'{self.root}' has no {split} pictures: add a folder {split}/ or a list "
                 f"splits/{split}.txt"
             )
-        return self._loader(self._dataset(split, crop), batch_size)
-
-    def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
         if self.sharded:
             return ShardDataset(self.root, split, crop, self.input == "latents", self.seed)
         return PictureDataset(
@@ -135,13 +145,27 @@ class DataModule(LightningDataModule):
             self.memory,
         )
 
-    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
-        collate = _as_it_is if self.sharded else None
+    def _loader(
+        self, dataset: Dataset[Any], batch_size: int, sampler: EpochSampler | None = None
+    ) -> DataLoader[Any]:
+        collate = _as_it_is if self.sharded else _stack
         return DataLoader(
-            dataset, batch_size, num_workers=self.workers, collate_fn=collate, **options
+            dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate
         )
 
 
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401
     """Shards hand out whole batches."""
     return batch
+
+
+def _stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Make a batch of pictures, which must have one size."""
+    sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        least = min(min(size) for size in sizes)
+        raise ValueError(
+            f"expected pictures of one size in a batch, got {len(sizes)} sizes: "
+            f"give --data.crop, for example --data.crop {least}"
+        )
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}

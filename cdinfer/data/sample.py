@@ -20,7 +20,7 @@ No pixel is shared by two splits: each cell of a photograph belongs to train, va
 alone, and windows stay ``GUARD`` pixels inside their cell. Neither colour nor brightness
 gives the class away: crops are grey, their mean and contrast drawn from one distribution.
 Left out: moon.png, whose docstring states no licence, and chelsea.png, a cat of fur, eyes
-and blurred background that a small network got right less than half of the time.
+and blurred background that a small network got right about half of the time.
 """
 
 import math

@@ -4,15 +4,17 @@
         index.json                 what the set is; blocks, not samples
         codec/                     the codec that reads and wrote it
         train-00000.tar            members KEY.cdb, blocks of many bitstreams (``blocks.py``)
-        train-00000.targets.tar    members KEY.json.gz: {"keys": [...], "labels": [...]}
+        train-00000.targets.tar    members KEY.json.bz2: {"keys": [...], "labels": [...]}
 
-Both tars are plain webdataset shards. Targets stand apart so that relabelling rewrites no
+Both tars open with stock webdataset. Targets stand apart so that relabelling rewrites no
 bitstream. Reading is map style: tars are memory-mapped, a batch is one entropy-decoding call.
 """
 
-import gzip
+import bz2
 import json
 import mmap
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.zoo import read_codec
-from cdinfer.data.blocks import Block
+from cdinfer.data.blocks import LEAST, Block
 from cdinfer.data.draws import Draw, crop_offset, split_draw
 from cdinfer.data.layout import INDEX
 
 FORMAT = 1
-MAX_INDEX = 2**30
-MAX_TARGETS = 2**28
+
+#: Largest index that is read, in bytes; enough for a thousand million pictures.
+MAX_INDEX = 2**27
+
+#: Bytes of targets that one sample may take, uncompressed; paths have at most 4096.
+MAX_TARGET = 2**14
 
 
 class BlockEntry(NamedTuple):
@@ -37,15 +44,23 @@ class BlockEntry(NamedTuple):
 
     offset: int
     length: int
-    count: int
+    samples: int
     height: int
     width: int
 
 
 class ShardEntry(NamedTuple):
-    """A pair of tars, named below the set's folder."""
+    """A pair of tars, named below the set's folder.
+
+    Attributes:
+        name: ``train-00000``, say.
+        sizes: bytes of the tar and of its targets.
+        blocks: in the order of the tar.
+        targets: offset and length in bytes of each block's targets.
+    """
 
     name: str
+    sizes: tuple[int, int]
     blocks: list[BlockEntry]
     targets: list[tuple[int, int]]
 
@@ -53,7 +68,7 @@ class ShardEntry(NamedTuple):
 class Split(NamedTuple):
     """All shards of a split and how many samples they hold."""
 
-    count: int
+    samples: int
     shards: list[ShardEntry]
 
 
@@ -81,33 +96,58 @@ def read_index(root: Path) -> Index:
         raw = json.loads(path.read_bytes())
         if raw["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {raw['format']!r}")
-        splits = {name: _read_split(entries) for name, entries in raw["splits"].items()}
         index = Index(
-            float(raw["bpp"]), int(raw["stream"], 16), int(raw["stride"]),
-            [str(name) for name in raw["classes"]], dict(raw["preprocessing"]), splits,
-        )  # fmt: skip
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"damaged {path}: {error!r}; export the set again") from error
-    if not raw["complete"]:
-        raise ValueError(f"the export of {root} was interrupted: run the same export again")
-    if raw["block"] == 1:
+            float(raw["bpp"]),
+            int(raw["stream"], 16),
+            int(raw["stride"]),
+            [str(name) for name in raw["classes"]],
+            {key: _side(raw["preprocessing"][key]) for key in ("resize", "crop")},
+            {str(name): _read_split(entries) for name, entries in raw["splits"].items()},
+        )
+        complete, block = bool(raw["complete"]), int(raw["block"])
+    except FileNotFoundError:
+        raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
+    except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+            ValueError) as error:  # fmt: skip
+        missing = "nothing called " if isinstance(error, KeyError) else ""
+        raise ValueError(f"damaged {path}: {missing}{error}; export the set again") from error
+    if not complete:
+        raise ValueError(f"the export of '{root}' was interrupted: run the same export again")
+    if block == 1:
         raise ValueError(
-            f"{root} was exported with --block 1, for other readers: export it without that"
+            f"'{root}' was exported with --block 1, for other readers: export it without that"
         )
     return index
 
 
+def _side(value: object) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"expected a number of pixels, got {value!r}")
+    return value
+
+
 def _read_split(entries: list[dict[str, Any]]) -> Split:
     shards = []
-    for entry in entries:
-        name = str(entry["name"])
-        if Path(name).name != name:
-            raise ValueError(f"the shard name {name!r} is not a file name")
-        blocks = [BlockEntry(*map(int, block)) for block in entry["blocks"]]
-        if any(min(block) < 0 or block.count < 1 for block in blocks):
-            raise ValueError(f"shard {name} lists impossible blocks")
-        shards.append(ShardEntry(name, blocks, [(int(a), int(b)) for a, b in entry["targets"]]))
-    return Split(sum(block.count for shard in shards for block in shard.blocks), shards)
+    for raw in entries:
+        shard = ShardEntry(
+            str(raw["name"]),
+            (int(raw["bytes"]), int(raw["targets_bytes"])),
+            [BlockEntry(*map(int, block)) for block in raw["blocks"]],
+            [(int(offset), int(length)) for offset, length in raw["targets"]],
+        )
+        if not re.fullmatch(r"\w+-\d+", shard.name):
+            raise ValueError(f"expected a shard's name like train-00000, got {shard.name!r}")
+        places = [(entry.offset, entry.length, shard.sizes[0]) for entry in shard.blocks]
+        places += [(*target, shard.sizes[1]) for target in shard.targets]
+        if (
+            len(shard.blocks) != len(shard.targets)
+            or any(min(place) < 0 or sum(place[:2]) > place[2] for place in places)
+            or any(min(entry) < 0 for entry in shard.blocks)
+            or any(not 0 < e.samples * LEAST <= e.length for e in shard.blocks)
+        ):
+            raise ValueError(f"the blocks of {shard.name} cannot be where it says")
+        shards.append(shard)
+    return Split(sum(entry.samples for shard in shards for entry in shard.blocks), shards)
 
 
 class ShardDataset(Dataset[dict[str, Any]]):
@@ -116,11 +156,15 @@ class ShardDataset(Dataset[dict[str, Any]]):
     Args:
         root: folder of the set.
         split: ``train``, ``val`` or ``test``.
-        crop: side of the crop in pixels, a multiple of the stride; ``None`` takes all.
+        crop: side of the crop in pixels, a multiple of the stride where latents are cropped;
+            ``None`` takes all.
         crop_latents: crop the planes (networks on latents); otherwise planes stay whole and
             ``crop (B, 4)`` says what to cut after decoding.
         seed: of the random crops.
         check_crop: refuse at once a crop that not every sample can give.
+
+    Attributes:
+        labels: the class of every sample.
 
     Raises:
         ValueError: if the set is damaged or does not fit ``crop``.
@@ -136,40 +180,43 @@ class ShardDataset(Dataset[dict[str, Any]]):
         check_crop: bool = True,
     ) -> None:
         index = read_index(root)
+        if split not in index.splits:
+            raise ValueError(f"'{root}' has no split {split}, only {', '.join(index.splits)}")
         self.root, self.crop, self.crop_latents, self.seed = root, crop, crop_latents, seed
-        self.stride, self.shards = index.stride, index.splits[split].shards
+        self.stride, self.classes = index.stride, index.classes
+        self.shards = index.splits[split].shards
         self.codec = read_codec(root / "codec")
-        if self.codec.stream != index.stream:
-            raise ValueError(f"the codec in {root} is not the one of its index; export again")
+        if (self.codec.stream, self.codec.stride) != (index.stream, index.stride):
+            raise ValueError(f"the codec in '{root}' is not the one of its index; export again")
+        self._check_files()
         self._entries = [(shard, block) for shard in self.shards for block in shard.blocks]
-        self._ends = np.cumsum([entry.count for _, entry in self._entries], dtype=np.int64)
+        self._ends = np.cumsum([entry.samples for _, entry in self._entries], dtype=np.int64)
+        self._maps: dict[Path, memoryview] = {}
+        self._blocks: dict[int, Block] = {}
+        labels = [label for target in self._targets() for label in target["labels"]]
+        self.labels: NDArray[np.int64] = np.array(labels, np.int64)
         if check_crop:
             self._check_crop()
-        self._maps: dict[str, memoryview] = {}
-        self._blocks: dict[int, Block] = {}
-        self._labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self.labels)
 
     def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
         """Return a batch of one."""
         return self.__getitems__([draw])
 
-    def __getitems__(self, draws: list[Draw] | list[int]) -> dict[str, Any]:
+    def __getitems__(self, draws: Sequence[Draw | int]) -> dict[str, Any]:
         """Return a batch: planes, label, size, index, and crop where decoding comes first."""
         picks = [split_draw(draw, self.seed) for draw in draws]
         places = [self._place(index) for index, _ in picks]
-        files = [self._block(block)[item] for block, item in places]
         sizes = np.array([self._block(block).sizes[item] for block, item in places], np.int64)
         boxes = [self._box(size, rng) for size, (_, rng) in zip(sizes.tolist(), picks, strict=True)]
-        planes: dict[str, list[Tensor]] = {}
-        for name, plane in self._unpack(files, [block for block, _ in places]).items():
-            cuts = zip(plane, boxes, strict=True)
-            planes[name] = [self._cut(p, box) if self.crop_latents else p for p, box in cuts]
+        samples = self._unpack(places)
+        if self.crop_latents:
+            samples = [_cut(planes, box) for planes, box in zip(samples, boxes, strict=True)]
         indices = torch.tensor([index for index, _ in picks])
         batch: dict[str, Any] = {
-            "planes": {name: torch.stack(plane) for name, plane in planes.items()},
+            "planes": {n: torch.stack([s[n] for s in samples]) for n in self.codec.planes},
             "label": torch.from_numpy(self.labels[indices.numpy()]),
             "size": torch.from_numpy(sizes),
             "index": indices,
@@ -177,13 +224,6 @@ class ShardDataset(Dataset[dict[str, Any]]):
         if not self.crop_latents:
             batch["crop"] = torch.tensor(boxes)
         return batch
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The class of every sample."""
-        if self._labels is None:
-            self._labels = np.array([v for t in self._targets() for v in t["labels"]], np.int64)
-        return self._labels
 
     def keys(self) -> list[str]:
         """Return the path of every sample's picture below the exported folder."""
@@ -194,20 +234,23 @@ class ShardDataset(Dataset[dict[str, Any]]):
         block, item = self._place(index)
         return self._block(block)[item]
 
-    def _unpack(self, files: list[bytes], blocks: list[int]) -> dict[str, list[Tensor]]:
-        """Entropy-decode ``files``, one call for each latent size among them."""
-        shapes = [self._entries[block][1][-2:] for block in blocks]
-        result: dict[str, list[Tensor]] = {n: [torch.empty(0)] * len(files) for n in ("y",)}
+    def _unpack(self, places: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Return the planes of samples: one decoding call for each latent size among them."""
+        shapes = [self._entries[block][1][-2:] for block, _ in places]
+        samples: list[dict[str, Tensor]] = [{} for _ in places]
         for shape in dict.fromkeys(shapes):
             chosen = [i for i, other in enumerate(shapes) if other == shape]
-            for name, plane in self.codec.unpack([files[i] for i in chosen]).items():
-                for i, item in zip(chosen, plane, strict=True):
-                    result[name][i] = item
-        return result
+            files = [self._block(places[i][0])[places[i][1]] for i in chosen]
+            try:
+                planes = self.codec.unpack(files)
+            except BitstreamError as error:
+                block, item = places[chosen[error.index or 0]]
+                raise ValueError(f"{self._block(block).name}, file {item}: {error}") from error
+            for position, i in enumerate(chosen):
+                samples[i] = {name: plane[position] for name, plane in planes.items()}
+        return samples
 
-    def _box(
-        self, size: list[int], rng: np.random.Generator | None
-    ) -> tuple[int, int, int, int]:
+    def _box(self, size: list[int], rng: np.random.Generator | None) -> tuple[int, int, int, int]:
         """Return top, left, height and width of a crop: in latents, or in pixels to decode."""
         unit = self.stride if self.crop_latents else 1
         height, width = (-(-side // unit) for side in size)
@@ -216,82 +259,125 @@ class ShardDataset(Dataset[dict[str, Any]]):
         side = self.crop // unit
         return *crop_offset((height, width), (side, side), rng), side, side
 
-    @staticmethod
-    def _cut(plane: Tensor, box: tuple[int, int, int, int]) -> Tensor:
-        top, left, height, width = box
-        return plane[:, top : top + height, left : left + width]
-
     def _check_crop(self) -> None:
         shapes = {entry[-2:] for _, entry in self._entries}
-        if len(shapes) > 1 and (self.crop is None or not self.crop_latents):
-            raise ValueError(
-                f"{self.root} has pictures of {len(shapes)} sizes: give --data.crop for input "
-                "latents; input decoded needs pictures of one size"
-            )
+        sizes = {(height * self.stride, width * self.stride) for height, width in shapes}
+        if not self.crop_latents:
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"'{self.root}' has pictures of {len(shapes)} sizes and input decoded needs "
+                    "one: give input latents, or export pictures of one size"
+                )
+            blocks = map(self._block, range(len(self._entries)))
+            sizes = {(h, w) for block in blocks for h, w in np.unique(block.sizes, axis=0).tolist()}
+        least = min((min(size) for size in sizes), default=self.stride)
         if self.crop is None:
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"'{self.root}' has pictures of {len(sizes)} sizes: give --data.crop {least}"
+                )
             return
-        if self.crop % self.stride:
+        if self.crop_latents and self.crop % self.stride:
             near = max(self.stride, round(self.crop / self.stride) * self.stride)
             raise ValueError(
                 f"expected --data.crop to be a multiple of the codec's stride {self.stride}, "
-                f"got {self.crop}: give --data.crop {near}"
+                f"got {self.crop}: give --data.crop {min(near, least)}"
             )
-        least = min((min(shape) for shape in shapes), default=0) * self.stride
-        if shapes and self.crop > least:
+        if sizes and self.crop > least:
             raise ValueError(
-                f"--data.crop {self.crop} is larger than pictures of {self.root} "
+                f"--data.crop {self.crop} is larger than pictures of '{self.root}' "
                 f"(shortest side {least}): give --data.crop {least}"
             )
 
+    def _check_files(self) -> None:
+        """Refuse tars that are missing or not as long as the index says."""
+        for shard in self.shards:
+            names = (f"{shard.name}.tar", targets_name(shard.name))
+            for name, expected in zip(names, shard.sizes, strict=True):
+                path = self.root / name
+                size = path.stat().st_size if path.is_file() else None
+                if size != expected:
+                    raise ValueError(
+                        f"damaged {path}: expected {expected} bytes, got {size or 'no file'}; "
+                        "copy the set or export it again"
+                    )
+
     def _place(self, index: int) -> tuple[int, int]:
         """Return block number and position in the block of a sample."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         block = int(np.searchsorted(self._ends, index, side="right"))
-        return block, index - int(self._ends[block]) + self._entries[block][1].count
+        return block, index - int(self._ends[block]) + self._entries[block][1].samples
 
     def _block(self, number: int) -> Block:
         if number not in self._blocks:
             shard, entry = self._entries[number]
-            data = self._map(f"{shard.name}.tar")[entry.offset : entry.offset + entry.length]
-            block = Block(data, f"at byte {entry.offset} of {self.root / shard.name}.tar")
-            if len(block) != entry.count:
-                raise ValueError(f"{self.root / shard.name}.tar does not fit its index")
+            path = self.root / f"{shard.name}.tar"
+            data = self._map(path)[entry.offset : entry.offset + entry.length]
+            block = Block(data, f"at byte {entry.offset} of {path}")
+            shapes = -(-block.sizes.astype(np.int64) // self.stride)
+            if len(block) != entry.samples or (shapes != entry[-2:]).any():
+                raise ValueError(f"{block.name} does not fit its index; export the set again")
             self._blocks[number] = block
         return self._blocks[number]
 
-    def _map(self, name: str) -> memoryview:
-        if name not in self._maps:
-            with (self.root / name).open("rb") as file:
+    def _map(self, path: Path) -> memoryview:
+        if path not in self._maps:
+            with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps[name] = memoryview(mapped)
-        return self._maps[name]
+            self._maps[path] = memoryview(mapped)
+        return self._maps[path]
 
-    def _targets(self) -> list[dict[str, Any]]:
-        parts = []
+    def _targets(self) -> Iterator[dict[str, Any]]:
+        """Yield the targets of one block after the other."""
         for shard in self.shards:
-            view = self._map(f"{shard.name}.targets.tar")
+            path = self.root / targets_name(shard.name)
             for (offset, length), block in zip(shard.targets, shard.blocks, strict=True):
-                parts.append(read_targets(bytes(view[offset : offset + length]), block.count))
-        return parts
+                data = bytes(self._map(path)[offset : offset + length])
+                try:
+                    yield read_targets(data, block.samples, len(self.classes))
+                except ValueError as error:
+                    raise ValueError(f"damaged {path}: {error}; export the set again") from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Memory maps stay behind when a worker process is started."""
         return {**self.__dict__, "_maps": {}, "_blocks": {}}
 
 
-def read_targets(data: bytes, count: int) -> dict[str, Any]:
+def targets_name(name: str) -> str:
+    """Return the file name of a shard's targets."""
+    return f"{name}.targets.tar"
+
+
+def read_targets(data: bytes, count: int, num_classes: int) -> dict[str, Any]:
     """Return the targets of one block.
+
+    Args:
+        data: a member of a targets' tar.
+        count: samples in the block.
+        num_classes: 0 where samples have no labels, which are then -1.
 
     Raises:
         ValueError: if they are damaged or too large.
     """
-    import io
-
     try:
-        with gzip.open(io.BytesIO(data)) as file:
-            text = file.read(MAX_TARGETS)
-        targets = json.loads(text)
-        if len(targets["labels"]) != count or len(targets["keys"]) != count:
-            raise ValueError(f"expected {count} labels and keys")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"damaged targets: {error}; export the set again") from error
+        unpacker = bz2.BZ2Decompressor()
+        targets = json.loads(unpacker.decompress(data, count * MAX_TARGET))
+        if not unpacker.eof:
+            raise ValueError("it ends early, or is too large")
+        if len(targets["keys"]) != count or len(targets["labels"]) != count:
+            raise ValueError(f"expected {count} keys and labels")
+        strange = set(targets["labels"]) - (set(range(num_classes)) or {-1})
+        if strange:
+            raise ValueError(f"no class has number {strange.pop()!r}")
+    except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
+        missing = "nothing called " if isinstance(error, KeyError) else ""
+        raise ValueError(f"{missing}{error}") from error
     return dict(targets)
+
+
+def _cut(planes: dict[str, Tensor], box: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    top, left, height, width = box
+    return {
+        name: plane[:, top : top + height, left : left + width] for name, plane in planes.items()
+    }

@@ -1,0 +1,1 @@
+"""QUESTIONS: each file asks one of finished runs and answers in rows."""

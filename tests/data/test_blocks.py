@@ -1,0 +1,139 @@
+import resource
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdinfer.bitstream import rans
+from cdinfer.bitstream.container import Header, pack
+from cdinfer.bitstream.tables import Tables
+from cdinfer.codecs import stream
+from cdinfer.data.blocks import Block, join
+
+TABLES = Tables(np.array([[2048, 1024, 1024], [3584, 256, 256]]))
+STREAM = 0x1234ABCD
+STRIDE = 8
+
+Sizes = list[tuple[int, int]]
+
+
+def make(sizes: Sizes, seed: int = 0) -> list[bytes]:
+    """Return real files of random symbols for pictures of ``sizes``."""
+    rng = np.random.default_rng(seed)
+    files = []
+    for height, width in sizes:
+        symbols = rng.integers(0, 3, (1, 2, -(-height // STRIDE), -(-width // STRIDE)), np.uint8)
+        (payload,) = rans.encode(symbols, TABLES)
+        files.append(pack(Header("CAE_", STREAM, height, width), symbols[0], payload))
+    return files
+
+
+def decode(files: list[bytes]) -> np.ndarray:
+    """Return the symbols of files of one latent size, as a codec's ``unpack`` does."""
+    return stream.read(files, "CAE_", STREAM, TABLES, STRIDE, 2**20)[0]
+
+
+def unpack(block: bytes) -> list[bytes]:
+    opened = Block(memoryview(block), "test")
+    return [opened[i] for i in range(len(opened))]
+
+
+def read(block: bytes) -> list[np.ndarray]:
+    return [decode([file])[0] for file in unpack(block)]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[(48, 64)], [(48, 64)] * 5, [(41, 57), (48, 64), (45, 60)], [(1, 1)], [(70_000, 1)] * 2],
+)
+def test_every_file_is_rebuilt_byte_for_byte(sizes: Sizes) -> None:
+    files = make(sizes)
+    block = join(files)
+    assert unpack(block) == files
+    np.testing.assert_array_equal(Block(memoryview(block), "test").sizes, sizes)
+
+
+def test_files_of_a_latent_size_decode_in_one_call() -> None:
+    files = make([(41, 57), (48, 64), (45, 60)])
+    np.testing.assert_array_equal(decode(unpack(join(files))), decode(files))
+
+
+def test_payloads_of_more_than_64_kilobytes_are_kept() -> None:
+    files = [*make([(8, 8)]), pack(Header("CAE_", STREAM, 8, 8), np.zeros(1, np.uint8), bytes(65_536))]
+    block = join(files)
+    assert unpack(block) == files
+    assert len(block) == 20 + 8 + 2 * 4 + 2 * 4 + len(files[0]) + len(files[1]) - 2 * 22
+
+
+def test_a_file_costs_six_bytes_besides_its_payload() -> None:
+    files = make([(48, 64)] * 100)
+    assert len(join(files)) == 20 + 8 + 100 * 6 + sum(len(file) - 22 for file in files)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)), min_size=1, max_size=8),
+    codec=st.text("ABZ09_", min_size=4, max_size=4),
+    number=st.integers(0, 2**32 - 1),
+    payloads=st.lists(st.binary(max_size=40), min_size=8, max_size=8),
+)
+def test_any_files_make_a_round_trip(
+    sizes: Sizes, codec: str, number: int, payloads: list[bytes]
+) -> None:
+    nothing = np.zeros(0, np.uint8)
+    headers = [Header(codec, number, *size) for size in sizes]
+    files = [pack(header, nothing, p) for header, p in zip(headers, payloads, strict=False)]
+    assert unpack(join(files)) == files
+
+
+@given(data=st.binary(max_size=120))
+def test_noise_is_refused(data: bytes) -> None:
+    for start in (b"", b"CDB0CAE_" + struct.pack("<I", STREAM)):
+        with pytest.raises(ValueError, match=r"^damaged block test: [^\n]+; export the set again$"):
+            Block(memoryview(start + data), "test")
+
+
+SIZES = [[(16, 24)] * 3, [(16, 24)], [(15, 24), (16, 24)]]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_every_truncation_is_refused(sizes: Sizes) -> None:
+    block = join(make(sizes))
+    for length in range(len(block)):
+        with pytest.raises(ValueError, match="damaged block test"):
+            unpack(block[:length])
+    with pytest.raises(ValueError, match="damaged block test: its lengths do not add up"):
+        unpack(block + b"\0")
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_every_flipped_bit_is_noticed(sizes: Sizes) -> None:
+    block = join(make(sizes))
+    for bit in range(8 * len(block)):
+        damaged = bytearray(block)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match=r"^[^\n]+$"):
+            read(bytes(damaged))
+
+
+@given(data=st.data())
+def test_other_damage_is_noticed(data: st.DataObject) -> None:
+    block = join(make([(15, 24), (16, 24), (16, 20)]))
+    damaged = bytearray(block)
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    if damaged != block:
+        with pytest.raises(ValueError, match=r"^[^\n]+$"):
+            read(bytes(damaged))
+
+
+@pytest.mark.parametrize("flags", range(4))
+@pytest.mark.parametrize("count", [0, 2, 2**31, 2**32 - 1])
+def test_a_hostile_count_allocates_nothing(count: int, flags: int) -> None:
+    block = bytearray(join(make([(16, 24)])))
+    block[12:20] = struct.pack("<II", count, flags)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="damaged block"):
+        Block(memoryview(bytes(block)), "test")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # 64 MiB in KiB
