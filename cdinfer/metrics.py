@@ -7,7 +7,6 @@ References:
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 #: MS-SSIM halves a picture four times under an 11-pixel window: sides below 11 * 16 have none.
 MS_SSIM_SIDE = 176
@@ -42,6 +41,9 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """
     if min(x.shape[-2:]) < MS_SSIM_SIDE:
         return torch.full((x.shape[0],), torch.nan, device=x.device)
+    # Here, not above: torchmetrics imports torchvision and scipy, which predict can do without.
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     score = multiscale_structural_similarity_index_measure(
         x_hat, x, data_range=1.0, reduction="none"
     )

@@ -14,11 +14,11 @@
 """
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from cdinfer.data.images import find_images, read_image, resize_short_side, to_t
 from cdinfer.data.layout import is_shards
 from cdinfer.metrics import round_to_8_bits
 from cdinfer.models import Classifier, NetRecipe
+
+if TYPE_CHECKING:
+    from cdinfer.data.shards import ShardDataset
 
 BATCH = 32
 MAX_ABOUT = 2**26
@@ -80,7 +83,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = json.loads(path.read_bytes())
         if not isinstance(about, dict) or not isinstance(about.get("task"), str):
             raise ValueError("expected an object with a task")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged {path}: {error}; train again") from error
     return about
 
@@ -98,14 +101,14 @@ class Run:
     def __init__(
         self, about: dict[str, Any], codec: LatentCodec | None, net: Classifier, device: str
     ) -> None:
-        self.classes: list[str] = about["classes"]
+        self.classes = [str(name) for name in about["classes"]]
         self.codec = None if codec is None else codec.to(device)
         self.net = net.to(device).eval().requires_grad_(False)
         self.device = device
         preprocessing = about["preprocessing"]
         self.input: str = preprocessing["input"]
-        self.resize: int | None = preprocessing["resize"]
-        self.crop: int | None = preprocessing["crop"]
+        self.resize = _read_side(preprocessing["resize"])
+        self.crop = _read_side(preprocessing["crop"])
 
     def predict(
         self,
@@ -169,14 +172,26 @@ class Run:
             return Source(str(path), lambda: self._from_bits(path.read_bytes()))
         return Source(str(path), lambda: self._from_picture(path))
 
-    def _shard_sources(self, root: Path) -> Iterator[Source]:
+    def _shard_sources(self, root: Path) -> list[Source]:
         from cdinfer.data.shards import ShardDataset, read_index
 
-        for split in read_index(root).splits:
+        index = read_index(root)
+        if self.codec is None or self.codec.stream != index.stream:
+            mine = "original pictures" if self.codec is None else f"stream {self.codec.stream:08x}"
+            raise ValueError(
+                f"these shards hold stream {index.stream:08x}, this run reads {mine}: give what "
+                "its own codec wrote, or the pictures"
+            )
+        sources = []
+        for split in index.splits:
             data = ShardDataset(root, split, None, check_crop=False)
-            for index, key in enumerate(data.keys()):
-                name = str(root / key)
-                yield Source(name, lambda d=data, i=index: self._from_bits(d.file(i)))  # type: ignore[misc]
+            for number, key in enumerate(data.keys()):
+                load = partial(self._from_shard, data, number)
+                sources.append(Source(str(root / key), load))
+        return sources
+
+    def _from_shard(self, data: "ShardDataset", number: int) -> Tensor:
+        return self._from_bits(data.file(number))
 
     def _from_bits(self, data: bytes) -> Tensor:
         if self.codec is None:
@@ -218,20 +233,26 @@ def load_run(run: str | Path, device: str = "cpu", net: NetRecipe | None = None)
         net: the network's class, if it is not one of ``cdinfer.models``.
 
     Raises:
-        ValueError: if the run is missing, damaged, unfinished, or not a classifier's.
+        ValueError: if the run is missing, damaged, unfinished, or not a classifier's, or there
+            is no such device.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device on this machine: give --device cpu")
     folder = find_run(run)
     about = read_about(folder)
     if about["task"] != "cls":
         raise ValueError(f"{folder} trained a {about['task']}, expected a classifier (--task cls)")
     try:
-        codec = None if about["preprocessing"]["input"] == "original" else read_codec(folder / "codec")
+        reads = about["preprocessing"]["input"]
+        if reads not in ("latents", "decoded", "original"):
+            raise ValueError(f"unknown input {reads!r}")
+        codec = None if reads == "original" else read_codec(folder / "codec")
         if codec is not None and f"{codec.stream:08x}" != about["stream"]:
             raise ValueError(f"its codec is not that of stream {about['stream']}")
         recipe = _find_net(about["net"]["class_path"]) if net is None else net
         options = about["net"].get("init_args", {})
-        reads_latents = about["preprocessing"]["input"] == "latents" and codec is not None
-        shape = (codec.channels, codec.stride) if reads_latents and codec else (3, 1)
+        on_latents = codec is not None and reads == "latents"
+        shape = (codec.channels, codec.stride) if codec is not None and on_latents else (3, 1)
         weights = _read_weights(folder)
         with torch.device("meta"):  # shapes are compared before anything is allocated
             skeleton = _build(recipe, shape, options, len(about["classes"])).state_dict()
@@ -240,7 +261,9 @@ def load_run(run: str | Path, device: str = "cpu", net: NetRecipe | None = None)
         classifier = _build(recipe, shape, options, len(about["classes"]))
         classifier.load_state_dict(weights)
         return Run(about, codec, classifier, device)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except ValueError as error:
+        raise ValueError(f"cannot use run {folder}: {error}") from error
+    except (KeyError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
         raise ValueError(f"damaged run {folder}: {error!r}; train again") from error
 
 
@@ -264,21 +287,38 @@ def _find_net(class_path: str) -> NetRecipe:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = find_checkpoint(folder)
+    try:  # mapped: nothing is unpacked or copied before it is checked
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+        weights = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
+        num_bytes = sum(v.nbytes for v in weights.values())
+    except Exception as error:  # torch raises nearly anything on damaged files
+        raise ValueError(f"damaged {path}: not a checkpoint; train again") from error
+    if num_bytes > path.stat().st_size:
+        raise ValueError(f"damaged {path}: its weights are larger than the file; train again")
+    return weights
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """Return the best checkpoint of a run, or else its last one.
+
+    Raises:
+        ValueError: if there is none.
+    """
     for name in ("best.ckpt", "last.ckpt"):
-        path = folder / "checkpoints" / name
-        if path.is_file():
-            try:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-                raise ValueError(f"damaged {path}: not a checkpoint; train again") from error
-            state: dict[str, Tensor] = checkpoint["state_dict"]
-            return {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
-    raise ValueError(f"no checkpoint in {folder / 'checkpoints'}: the training has not got that far")
+        if (folder / "checkpoints" / name).is_file():
+            return folder / "checkpoints" / name
+    raise ValueError(f"no checkpoint in {folder / 'checkpoints'}: train for longer")
 
 
-def _refuse(
-    file: str, error: Exception, on_error: Callable[[str, Exception], None] | None
-) -> None:
+def _read_side(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"expected a number of pixels, got {value!r}")
+    return value
+
+
+def _refuse(file: str, error: Exception, on_error: Callable[[str, Exception], None] | None) -> None:
     if on_error is None:
         raise ValueError(f"{file}: {error}") from error
     on_error(file, error)

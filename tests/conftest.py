@@ -62,3 +62,67 @@ def random_codec(seed: int, pictures: list[npt.NDArray[np.uint8]]) -> CAE:
     with torch.no_grad():
         last /= codec._analysis(x).std()
     return freeze(codec, lambda c: histogram(c.symbols(x), c.levels))
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of 48 x 64 in ``{train,val,test}/{bark,leaf}/``: 6, 2 and 3 of each class."""
+    root = tmp_path_factory.mktemp("data") / "labelled"
+    seed = 100
+    for split, count in {"train": 6, "val": 2, "test": 3}.items():
+        for name in ("bark", "leaf"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                seed += 1
+                Image.fromarray(draw(48, 64, seed)).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def classifier_run(
+    tiny_codec: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run folder of a small classifier on the latents of ``tiny_codec``, crops of 32."""
+    from cdinfer.__main__ import main
+
+    place = tmp_path_factory.mktemp("runs")
+    flags = ["--task", "cls", "--codec", str(tiny_codec.parent), "--data", str(labelled)]
+    options = ["--model.net.width", "0.125", "--data.crop", "32", "--data.batch_size", "4"]
+    trainer = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    trainer += ["--trainer.logger.save_dir", str(place)]
+    assert main(["train", *flags, *options, *trainer]) == 0
+    return place / "cls" / "version_0"
+
+
+@pytest.fixture(scope="session")
+def codec_run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a narrow codec after 24 steps, validated (and H_t moved) every 8."""
+    from cdinfer.__main__ import main
+
+    place = tmp_path_factory.mktemp("runs")
+    options = ["--data", str(labelled), "--model.codec.width", "0.125", "--data.crop", "32"]
+    trainer = ["--trainer.max_steps", "24", "--trainer.val_check_interval", "8"]
+    trainer += ["--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"]
+    trainer += ["--trainer.logger.save_dir", str(place), "--data.batch_size", "4"]
+    assert main(["train", "--task", "codec", *options, *trainer]) == 0
+    return place / "codec" / "version_0"
+
+
+@pytest.fixture(scope="session")
+def shards(tiny_codec: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``labelled`` as ``tiny_codec`` stores it."""
+    from cdinfer.__main__ import main
+
+    folder = tmp_path_factory.mktemp("shards") / "set"
+    assert main(["export", str(labelled), str(folder), "--codec", str(tiny_codec)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_codec(
+    tmp_path_factory: pytest.TempPathFactory, pictures: list[npt.NDArray[np.uint8]]
+) -> Path:
+    """Like ``tiny_codec``, but another stream."""
+    folder = tmp_path_factory.mktemp("other") / "codec"
+    save_codec(random_codec(1, pictures), folder, {"trained": "not at all"})
+    return folder

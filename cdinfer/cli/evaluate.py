@@ -1,9 +1,18 @@
-"""``cdinfer eval RUN``: metrics of a trained run on the test pictures of its data."""
+"""``cdinfer eval RUN``: metrics of a trained run.
+
+A classifier is tested on the test split of its data, or of ``--data``: loss, top1, top5 and
+confusion matrix. A codec is measured on whole pictures, those of its validation or of ``--data``
+(the test split if there is one, otherwise all): bpp of real files, bits_est, psnr and ms_ssim,
+means over the pictures.
+"""
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdinfer.data.folders import PictureDataset
 
 
 def parser() -> argparse.ArgumentParser:
@@ -11,30 +20,14 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         "cdinfer eval",
         allow_abbrev=False,
-        description="Test a run on the data in its config.yaml, or on --data. More settings as "
-        "dotted overrides, as in --data.batch_size 8.",
+        description="Test a run on the data in its config.yaml, or on --data. For a classifier, "
+        "more settings as dotted overrides, as in --data.batch_size 8.",
         epilog="example: cdinfer eval runs/cls",
     )
     parse.add_argument("run", help="folder of a run, or its parent (newest version)")
     parse.add_argument("--data", help="pictures or shards to test on instead")
     parse.add_argument("--json", action="store_true", help="print one JSON object")
     return parse
-
-
-def expand(run: Path, data: str | None, rest: list[str]) -> list[str]:
-    """Return the LightningCLI arguments that test ``run`` quietly, from its own codec."""
-    checkpoints = [run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-    found = [path for path in checkpoints if path.is_file()]
-    if not found:
-        raise ValueError(f"no checkpoint in {run / 'checkpoints'}: train it first")
-    args = ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(found[0])]
-    args += ["--trainer.logger", "false", "--trainer.callbacks", "null", "--verbose", "false"]
-    args += ["--trainer.enable_model_summary", "false"]
-    if (run / "codec").is_dir() and json.loads((run / "run.json").read_text())["task"] != "codec":
-        args += ["--model.codec", str(run), "--model.bpp", "null"]
-    if data is not None:
-        args += ["--data.path", data]
-    return args + rest
 
 
 def main(argv: list[str]) -> int:
@@ -44,23 +37,114 @@ def main(argv: list[str]) -> int:
 
     run = find_run(args.run)
     about = read_about(run)
-    arguments = expand(run, args.data, rest)
+    if about["task"] != "codec":
+        bar = ["--trainer.enable_progress_bar", str(not args.json).lower()]
+        result = test_classifier(run, about["classes"], args.data, [*bar, *rest])
+    elif rest:
+        raise ValueError(f"unknown {rest[0]}: for a codec's run, eval takes --data and --json")
+    else:
+        result = measure_codec(run, args.data)
+    print(json.dumps(result) if args.json else describe(result))
+    return 0
+
+
+def measure_codec(run: Path, data: str | None) -> dict[str, Any]:
+    """Return mean rate and quality of the frozen codec of ``run``.
+
+    Raises:
+        ValueError: if the run has no frozen codec, or there are no pictures.
+    """
+    from cdinfer.codecs import read_codec
+
+    if not (run / "codec" / "codec.json").is_file():
+        raise ValueError(
+            f"no codec in {run}: its training has not ended; finish it with cdinfer train "
+            f"--task codec --ckpt_path {run / 'checkpoints' / 'last.ckpt'}"
+        )
+    codec = read_codec(run / "codec")
+    pictures = find_validation(run) if data is None else find_test(Path(data))
+    from cdinfer.tasks.compression import measure, nanmean
+
+    rows = [measure(codec, pictures[i]["image"].unsqueeze(0)) for i in range(len(pictures))]
+    means = {name: nanmean([row[name] for row in rows]) for name in rows[0]}
+    return {"run": str(run), "data": str(pictures.root), "pictures": len(rows), **means}
+
+
+def find_validation(run: Path) -> "PictureDataset":
+    """Return the pictures that ``run`` was validated on, whole.
+
+    Raises:
+        ValueError: if they or the run's settings are missing.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    from cdinfer.data.folders import PictureDataset
+    from cdinfer.data.layout import find_pictures
+    from cdinfer.data.sample import sample_set
+
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]
+        path, resize, splits = (config[name] for name in ("path", "resize", "splits"))
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"damaged {run / 'config.yaml'}: give --data FOLDER") from error
+    pictures = find_pictures(sample_set() if path is None else Path(path), splits)
+    return PictureDataset(pictures.root, pictures.splits["val"], None, resize)
+
+
+def find_test(root: Path) -> "PictureDataset":
+    """Return the test pictures of a folder, or all of them where none are set apart.
+
+    Raises:
+        ValueError: if there are no pictures in it.
+    """
+    from cdinfer.data.folders import PictureDataset
+    from cdinfer.data.layout import find_pictures, is_shards
+
+    if is_shards(root):
+        raise ValueError(f"'{root}' holds latents: a codec is measured on a folder of pictures")
+    splits = find_pictures(root).splits
+    return PictureDataset(root, splits["test"] or splits["train"] + splits["val"], None)
+
+
+def test_classifier(
+    run: Path, classes: list[str], data: str | None, rest: list[str]
+) -> dict[str, Any]:
+    """Return the metrics of a classifier on test data."""
+    arguments = expand(run, data, rest)
     from cdinfer.cli import lightning
 
     cli = lightning.run(arguments, quiet=True)
     metrics = {k: float(v) for k, v in cli.trainer.callback_metrics.items()}
-    result: dict[str, Any] = {"run": str(run), "data": str(cli.datamodule.root), **metrics}
-    confusion = getattr(cli.model, "confusion", None)
-    if confusion is not None:
-        result |= {"classes": about["classes"], "confusion": confusion.compute().tolist()}
-    print(json.dumps(result) if args.json else describe(result))
-    return 0
+    confusion = cli.model.confusion.compute().tolist()
+    about = {"run": str(run), "data": str(cli.datamodule.root)}
+    return {**about, **metrics, "classes": classes, "confusion": confusion}
+
+
+def expand(run: Path, data: str | None, rest: list[str]) -> list[str]:
+    """Return the LightningCLI arguments that test ``run`` quietly, from its own codec."""
+    from cdinfer.runs import find_checkpoint
+
+    args = ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(find_checkpoint(run))]
+    args += ["--trainer.logger", "false", "--trainer.callbacks", "null", "--verbose", "false"]
+    args += ["--trainer.enable_model_summary", "false", "--trainer.num_nodes", "1"]
+    args += ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+    if (run / "codec").is_dir():
+        args += ["--model.codec", str(run), "--model.bpp", "null"]
+    if data is not None:
+        args += ["--data.path", data]
+    return args + rest
 
 
 def describe(result: dict[str, Any]) -> str:
     """Return metrics and confusion matrix for a person."""
     lines = [f"{result['run']} on {result['data']}"]
-    lines += [f"{k:<12} {v:.4f}" for k, v in result.items() if isinstance(v, float)]
+    for name, value in result.items():
+        if name == "pictures":
+            lines.append(f"{name:<12} {value}")
+        elif isinstance(value, float):
+            lines.append(f"{name:<12} {value:.4f}")
+        elif value is None:  # MS-SSIM of small pictures
+            lines.append(f"{name:<12} -")
     if "confusion" in result:
         names = result["classes"]
         width = max(map(len, names))

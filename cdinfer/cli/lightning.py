@@ -2,31 +2,44 @@
 
 YAML in, dotted overrides, ``--print_config``; ``cdinfer train`` and ``cdinfer eval`` are a few
 words in front of it. The run folder gets ``config.yaml`` and ``run.json`` when training starts.
+Ctrl-C leaves ``checkpoints/last.ckpt``; ``--ckpt_path`` goes on from there, in a new run folder.
 """
 
 import json
 import logging
+import pickle
 import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
     SaveConfigCallback,
 )
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import BaseTask, CollapseError, LatentTask
 
+#: Parsers take whole option names and raise what they find wrong.
+STRICT = {"allow_abbrev": False, "exit_on_error": False}
+
+#: Lines of jsonargparse's that name its types, not the user's mistake.
+_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'None", "Given value")
+
+#: How torch's errors about a file that is no checkpoint, or of another model, start.
+_NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")
+
 
 class SaveRun(SaveConfigCallback):
-    """Write ``config.yaml``, and beside it ``run.json`` and the codec, when training starts."""
+    """Write ``config.yaml``, ``run.json``, ``codec/``; on Ctrl-C, keep what was learned."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, BaseTask)
@@ -41,6 +54,16 @@ class SaveRun(SaveConfigCallback):
                 shutil.copytree(pl_module.codec_folder, folder / "codec", dirs_exist_ok=True)
         (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save ``last.ckpt`` on Ctrl-C; among several processes some may be gone already."""
+        saver = trainer.checkpoint_callback
+        if not isinstance(exception, KeyboardInterrupt) or not isinstance(saver, ModelCheckpoint):
+            return
+        if trainer.global_step > 0 and trainer.world_size == 1 and saver.dirpath is not None:
+            trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
+
 
 class CLI(LightningCLI):
     """LightningCLI with our links, which takes expanded arguments quietly."""
@@ -54,7 +77,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args`` and leave ``sys.argv`` alone: DDP relaunches it per device."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
 
 def run(args: list[str], quiet: bool = False) -> CLI:
@@ -66,6 +89,7 @@ def run(args: list[str], quiet: bool = False) -> CLI:
 
     Raises:
         ValueError: if Lightning or a part it builds finds the options impossible.
+        KeyboardInterrupt: on Ctrl-C, which Lightning would turn into exit status 1.
     """
     _hush()
     if quiet:
@@ -73,8 +97,19 @@ def run(args: list[str], quiet: bool = False) -> CLI:
             logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return _run(args)
-    except MisconfigurationException as error:
-        raise ValueError(str(error)) from error
+    except (ValueError, ArgumentError, MisconfigurationException) as error:
+        raise ValueError(_explain(str(error))) from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith(_NO_CHECKPOINT):
+            raise
+        raise ValueError(
+            "this checkpoint cannot be used here: expected --ckpt_path "
+            "RUN/checkpoints/last.ckpt, of a run with the same settings"
+        ) from error
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _run(args: list[str]) -> CLI:
@@ -83,20 +118,38 @@ def _run(args: list[str]) -> CLI:
         DataModule,
         subclass_mode_model=True,
         save_config_callback=SaveRun if args[0] == "fit" else None,
+        trainer_defaults={"use_distributed_sampler": False},  # the data module shares samples out
         seed_everything_default=0,
+        parser_kwargs=STRICT | {name: dict(STRICT) for name in LightningCLI.subcommands()},
         auto_configure_optimizers=False,
         args=args,
     )
 
 
-def main(args: list[str]) -> int:
-    """Run ``args`` (``fit``, ``validate`` or ``test`` first) and return the exit status."""
+def main(args: list[str], command: str | None = None) -> int:
+    """Run ``args`` (``fit``, ``validate`` or ``test`` first) and return the exit status.
+
+    Args:
+        args: arguments of LightningCLI.
+        command: what the user typed, for errors; ``args[0]`` if not given.
+    """
     try:
         run(args)
     except CollapseError as error:
-        print(f"cdinfer {args[0]}: {error}", file=sys.stderr)
+        print(f"cdinfer {command or args[0]}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _explain(message: str) -> str:
+    r"""Return what is wrong, without the types that jsonargparse tried.
+
+    Example:
+        >>> _explain("Does not validate\n  Errors:\n    - expected width below 4, got 9")
+        'expected width below 4, got 9'
+    """
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    return " ".join(line for line in lines if not line.startswith(_TYPES))
 
 
 def _hush() -> None:
@@ -105,7 +158,7 @@ def _hush() -> None:
     if not logging.getLogger("cdinfer").handlers:
         logging.getLogger("cdinfer").addHandler(logging.StreamHandler())
     rank_zero: Any = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    rank_zero.addFilter(lambda record: "pypi.org/project/lit" not in record.getMessage())
+    rank_zero.addFilter(_is_news)
     for message in (
         ".*treespec, LeafSpec",
         "Found .* module.* in eval mode",
@@ -113,6 +166,14 @@ def _hush() -> None:
         "The number of training batches .* is smaller than the logging interval",
         "Trying to infer the `batch_size`",
         "Be aware that when using `ckpt_path`",
+        "The dirpath has changed from",
+        "You're resuming from a checkpoint that ended before the epoch ended",
         "Precision .* is not supported by the model summary",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out Lightning's advertisement, and what we say ourselves in one line."""
+    message = record.getMessage()
+    return not any(part in message for part in ("pypi.org/project/lit", "KeyboardInterrupt"))

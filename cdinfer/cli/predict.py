@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+from cdinfer.__main__ import describe
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser."""
@@ -16,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("run", help="folder of a run, or its parent (newest version)")
     parse.add_argument("inputs", nargs="+", metavar="INPUT", help=".cdi file, picture, folder, set")
-    parse.add_argument("--device", default="cpu", help="cpu or cuda")
+    parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parse.add_argument("--max-pixels", type=int, help="largest picture a .cdi file may claim")
     parse.add_argument("--json", action="store_true", help="JSON lines (always on)")
     return parse
@@ -34,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     def report(file: str, error: Exception) -> None:
         failed.append(file)
-        message = " ".join(str(error).split())
+        message = describe(error)
         message = message if file in message else f"{file}: {message}"
         print(f"cdinfer predict: {message}", file=sys.stderr)
 

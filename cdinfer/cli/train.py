@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cdinfer.cli.configs import find_config, known_tasks
 from cdinfer.codecs.zoo import CODECS, load_codec
-from cdinfer.data.layout import is_shards
+from cdinfer.data.layout import find_pictures, is_shards
 from cdinfer.data.sample import SIZE as SAMPLE_SIDE
 
 
@@ -48,6 +48,7 @@ def expand(argv: list[str]) -> list[str]:
         raise ValueError(f"unknown --task '{flags.task}'; {hint}")
     args = ["--config", str(find_config(flags.task))]
     if flags.data is not None:
+        _check_data(Path(flags.data), flags.task)
         args += ["--data.path", flags.data]
     if flags.task == "codec":
         if flags.data is None:
@@ -65,7 +66,15 @@ def main(argv: list[str]) -> int:
     args = expand(argv)
     from cdinfer.cli import lightning
 
-    return lightning.main(["fit", *args])
+    return lightning.main(["fit", *args], "train")
+
+
+def _check_data(path: Path, task: str) -> None:
+    """Refuse at once what no task can read; the pictures themselves are looked at later."""
+    if task == "codec" and is_shards(path):
+        raise ValueError(f"'{path}' holds latents: a codec is trained on a folder of pictures")
+    if not path.is_dir() or not any(path.iterdir()):
+        find_pictures(path)
 
 
 def _codec_to_train(codec: str | None, bpp: float | None) -> list[str]:

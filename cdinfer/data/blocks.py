@@ -7,10 +7,12 @@ One tar member a bitstream would triple a set of 600-byte files, so shards hold 
     codec       4      as in a .cdi file
     stream      4      stream id
     count       4      number of files n, at least 1
-    flags       4      bit 0: the files have several sizes; bit 1: lengths have 4 bytes
+    least       4      bytes of the shortest payload
+    bits        1      bits of a number in lengths, 0 to 32
+    sized       1      1: the files have several sizes; 0: one
     sizes     8 or 8n  height, width in pixels, 4 bytes each
     crcs        4n     each file's checksum
-    lengths  2n or 4n  bytes of each payload
+    lengths   bits*n/8 bytes that each payload has more than the shortest, low bits first
     payloads    -      one after the other
 
 Integers are little endian. Each block is written in one way only, and each file can be rebuilt
@@ -20,6 +22,7 @@ byte for byte: a block leaves out only what its files share.
 import re
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +30,11 @@ from numpy.typing import NDArray
 from cdinfer.bitstream.container import Header, parse, rebuild
 
 MAGIC = b"CDB0"
-_START = struct.Struct("<4s4sIII")
+_START = struct.Struct("<4s4sIIIBB")
 _CODEC = re.compile(rb"[A-Z0-9_]{4}")
-_MANY_SIZES, _LONG = 1, 2
 
-#: Bytes a file takes at least: checksum and length.
-LEAST = 6
+#: Bytes a file takes at least: its checksum.
+LEAST = 4
 
 
 def join(files: Sequence[bytes]) -> bytes:
@@ -42,15 +44,15 @@ def join(files: Sequence[bytes]) -> bytes:
     assert len({(h.codec, h.stream, h.provisional) for h in headers}) == 1
     assert not headers[0].provisional, "only frozen codecs write sets"
     sizes = np.array([(h.height, h.width) for h in headers], "<u4")
-    lengths = np.array([len(file.payload) for file in parsed], "<u4")
-    flags = _flags(sizes, lengths)
-    start = (MAGIC, headers[0].codec.encode("ascii"), headers[0].stream, len(files), flags)
+    least, bits, lengths = _pack(np.array([len(file.payload) for file in parsed]))
+    sized = bool((sizes != sizes[0]).any())
+    codec = headers[0].codec.encode("ascii")
     return b"".join(
         [
-            _START.pack(*start),
-            (sizes if flags & _MANY_SIZES else sizes[:1]).tobytes(),
+            _START.pack(MAGIC, codec, headers[0].stream, len(files), least, bits, sized),
+            (sizes if sized else sizes[:1]).tobytes(),
             np.array([file.crc for file in parsed], "<u4").tobytes(),
-            lengths.astype("<u4" if flags & _LONG else "<u2").tobytes(),
+            lengths,
             *(file.payload for file in parsed),
         ]
     )
@@ -73,24 +75,24 @@ class Block:
     def __init__(self, data: memoryview, name: str) -> None:
         self._data, self.name = data, name
         try:
-            magic, codec, self._stream, count, flags = _START.unpack_from(data)
-            if magic != MAGIC or not _CODEC.fullmatch(codec) or not count or flags > 3:
-                raise ValueError(f"it starts with {magic!r}, {codec!r}, {count}, {flags}")
+            magic, codec, self._stream, count, least, bits, sized = _START.unpack_from(data)
+            if magic != MAGIC or not _CODEC.fullmatch(codec) or not count or bits > 32 or sized > 1:
+                raise ValueError(f"it starts with {bytes(data[: _START.size])!r}")
             # frombuffer refuses more than there is, so no count can make it allocate
-            sizes = self._array("<u4", _START.size, 2 * (count if flags & _MANY_SIZES else 1))
-            end = _START.size + sizes.nbytes
-            self.sizes = np.broadcast_to(sizes.reshape(-1, 2), (count, 2))
-            self._crcs = self._array("<u4", end, count)
-            lengths = self._array("<u4" if flags & _LONG else "<u2", end + 4 * count, count)
-            start = end + self._crcs.nbytes + lengths.nbytes
-            self._ends = start + np.cumsum(lengths, dtype=np.int64)
+            sizes = self._array("<u4", _START.size, 2 * (count if sized else 1)).reshape(-1, 2)
+            self.sizes = np.broadcast_to(sizes, (count, 2))
+            self._crcs = self._array("<u4", _START.size + sizes.nbytes, count)
+            start = _START.size + sizes.nbytes + self._crcs.nbytes
+            packed = self._array("u1", start, -(-count * bits // 8))
+            lengths = _unpack(packed, count, least, bits)
+            self._ends = start + len(packed) + np.cumsum(lengths)
             self._starts = self._ends - lengths
             if self._ends[-1] != len(data):
                 raise ValueError("its lengths do not add up")
-            if flags != _flags(self.sizes, lengths):
-                raise ValueError(f"flags {flags} do not fit its sizes and lengths")
-            if not sizes.all():
-                raise ValueError("a side of a picture is 0")
+            if _pack(lengths) != (least, bits, packed.tobytes()):
+                raise ValueError("its lengths are not packed as they should be")
+            if sized != (sizes != sizes[0]).any() or not sizes.all():
+                raise ValueError("its sizes are not what they should be")
             self._codec = codec.decode("ascii")
         except (struct.error, ValueError) as error:
             raise ValueError(f"damaged block {name}: {error}; export the set again") from error
@@ -105,11 +107,22 @@ class Block:
         payload = self._data[self._starts[index] : self._ends[index]]
         return rebuild(header, int(self._crcs[index]), bytes(payload))
 
-    def _array(self, dtype: str, start: int, count: int) -> NDArray[np.unsignedinteger]:
+    def _array(self, dtype: str, start: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._data, dtype, count, start)
 
 
-def _flags(sizes: NDArray[np.unsignedinteger], lengths: NDArray[np.unsignedinteger]) -> int:
-    """Return the flags of files with ``sizes (n, 2)`` and ``lengths (n,)``."""
-    many, long = (sizes != sizes[0]).any(), (lengths >= 1 << 16).any()
-    return _MANY_SIZES * int(many) + _LONG * int(long)
+def _pack(lengths: NDArray[np.int64]) -> tuple[int, int, bytes]:
+    """Return the fields least, bits and lengths."""
+    least = int(lengths.min())
+    bits = int(lengths.max() - least).bit_length()
+    table = (lengths - least)[:, None] >> np.arange(bits) & 1
+    return least, bits, np.packbits(table.astype(np.uint8), bitorder="little").tobytes()
+
+
+def _unpack(packed: NDArray[np.uint8], count: int, least: int, bits: int) -> NDArray[np.int64]:
+    """Return the lengths ``(count,)``; the inverse of `_pack`."""
+    table = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    lengths = np.full(count, least, np.int64)
+    for bit in range(bits):
+        lengths += table[:, bit].astype(np.int64) << bit
+    return lengths

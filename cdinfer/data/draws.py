@@ -29,21 +29,27 @@ class EpochSampler(Sampler[Draw]):
         seed: of the order.
         batch_size: the first samples of the order come again at its end until this divides
             their number, so that every batch is whole and no sample is left out.
+        rank, world: number of this process and of all: each draws its share of the same order,
+            as many batches as any other.
     """
 
-    def __init__(self, length: int, seed: int, batch_size: int = 1) -> None:
+    def __init__(
+        self, length: int, seed: int, batch_size: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
         self.length, self.seed, self.batch_size, self.epoch = length, seed, batch_size, 0
+        self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size) * self.batch_size
+        return -(-self.length // (self.batch_size * self.world)) * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return (Draw(self.epoch, int(sample)) for sample in np.resize(order, len(self)))
+        share = np.resize(order, len(self) * self.world)[self.rank :: self.world]
+        return (Draw(self.epoch, int(sample)) for sample in share)
 
 
 def split_draw(draw: Draw | int, seed: int) -> tuple[int, np.random.Generator | None]:

@@ -191,17 +191,19 @@ def _encode(
     """Encode ``items`` in order, in batches of neighbours of one size."""
     batch: list[tuple[Item, torch.Tensor]] = []
     for item in items:
+        path = root / item.key
         try:
-            picture = read_image(root / item.key)
-        except (ValueError, OSError) as error:
+            picture = read_image(path)
+            if plan.resize is not None:
+                picture = resize_short_side(picture, plan.resize)
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{path}: ")
             if not skip:
                 raise ValueError(
-                    f"{error}; leave such pictures out with --on-error skip"
+                    f"{path}: {reason}; --on-error skip leaves such pictures out"
                 ) from error
-            skipped.append(Unreadable(item.key, str(error)))
+            skipped.append(Unreadable(item.key, reason))
             continue
-        if plan.resize is not None:
-            picture = resize_short_side(picture, plan.resize)
         x = to_tensor(picture)
         room = max(1, min(BATCH, BATCH_PIXELS // (x.shape[-2] * x.shape[-1])))
         if batch and (x.shape != batch[0][1].shape or len(batch) == room):

@@ -106,8 +106,9 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, length = self._dataset("train", self.crop), self.lengths["train"]
-        batch_size = min(self.batch_size, length)
-        sampler = EpochSampler(length, self.seed, batch_size)
+        rank, world = self._process()
+        batch_size = min(self.batch_size, -(-length // world))
+        sampler = EpochSampler(length, self.seed, batch_size, rank, world)
         return self._loader(dataset, batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -125,7 +126,12 @@ class DataModule(LightningDataModule):
 
     def _whole_split(self, split: str) -> DataLoader[Any]:
         crop, batch_size = (None, 1) if self.whole else (self.crop, self.batch_size)
-        return self._loader(self._dataset(split, crop), batch_size)
+        dataset, (rank, world) = self._dataset(split, crop), self._process()
+        return self._loader(dataset, batch_size, range(rank, self.lengths[split], world))
+
+    def _process(self) -> tuple[int, int]:
+        """Return the number of this process and of all that train together."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
         if not self.lengths.get(split):
@@ -146,7 +152,7 @@ class DataModule(LightningDataModule):
         )
 
     def _loader(
-        self, dataset: Dataset[Any], batch_size: int, sampler: EpochSampler | None = None
+        self, dataset: Dataset[Any], batch_size: int, sampler: EpochSampler | range
     ) -> DataLoader[Any]:
         collate = _as_it_is if self.sharded else _stack
         return DataLoader(

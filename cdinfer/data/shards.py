@@ -4,7 +4,7 @@
         index.json                 what the set is; blocks, not samples
         codec/                     the codec that reads and wrote it
         train-00000.tar            members KEY.cdb, blocks of many bitstreams (``blocks.py``)
-        train-00000.targets.tar    members KEY.json.bz2: {"keys": [...], "labels": [...]}
+        train-00000.targets.tar    members KEY.json.bz2: {"samples": [[label, key], ...]}
 
 Both tars open with stock webdataset. Targets stand apart so that relabelling rewrites no
 bitstream. Reading is map style: tars are memory-mapped, a batch is one entropy-decoding call.
@@ -109,8 +109,7 @@ def read_index(root: Path) -> Index:
         raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
     except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
             ValueError) as error:  # fmt: skip
-        missing = "nothing called " if isinstance(error, KeyError) else ""
-        raise ValueError(f"damaged {path}: {missing}{error}; export the set again") from error
+        raise ValueError(f"damaged {path}: {_reason(error)}; export the set again") from error
     if not complete:
         raise ValueError(f"the export of '{root}' was interrupted: run the same export again")
     if block == 1:
@@ -193,8 +192,7 @@ class ShardDataset(Dataset[dict[str, Any]]):
         self._ends = np.cumsum([entry.samples for _, entry in self._entries], dtype=np.int64)
         self._maps: dict[Path, memoryview] = {}
         self._blocks: dict[int, Block] = {}
-        labels = [label for target in self._targets() for label in target["labels"]]
-        self.labels: NDArray[np.int64] = np.array(labels, np.int64)
+        self.labels: NDArray[np.int64] = np.array([label for label, _ in self._targets()], np.int64)
         if check_crop:
             self._check_crop()
 
@@ -227,7 +225,7 @@ class ShardDataset(Dataset[dict[str, Any]]):
 
     def keys(self) -> list[str]:
         """Return the path of every sample's picture below the exported folder."""
-        return [str(key) for target in self._targets() for key in target["keys"]]
+        return [key for _, key in self._targets()]
 
     def file(self, index: int) -> bytes:
         """Return one sample's complete ``.cdi`` file."""
@@ -328,14 +326,14 @@ class ShardDataset(Dataset[dict[str, Any]]):
             self._maps[path] = memoryview(mapped)
         return self._maps[path]
 
-    def _targets(self) -> Iterator[dict[str, Any]]:
-        """Yield the targets of one block after the other."""
+    def _targets(self) -> Iterator[tuple[int, str]]:
+        """Yield label and key of one sample after the other."""
         for shard in self.shards:
             path = self.root / targets_name(shard.name)
             for (offset, length), block in zip(shard.targets, shard.blocks, strict=True):
                 data = bytes(self._map(path)[offset : offset + length])
                 try:
-                    yield read_targets(data, block.samples, len(self.classes))
+                    yield from read_targets(data, block.samples, len(self.classes))
                 except ValueError as error:
                     raise ValueError(f"damaged {path}: {error}; export the set again") from error
 
@@ -349,8 +347,8 @@ def targets_name(name: str) -> str:
     return f"{name}.targets.tar"
 
 
-def read_targets(data: bytes, count: int, num_classes: int) -> dict[str, Any]:
-    """Return the targets of one block.
+def read_targets(data: bytes, count: int, num_classes: int) -> list[tuple[int, str]]:
+    """Return label and key of every sample of one block.
 
     Args:
         data: a member of a targets' tar.
@@ -360,20 +358,22 @@ def read_targets(data: bytes, count: int, num_classes: int) -> dict[str, Any]:
     Raises:
         ValueError: if they are damaged or too large.
     """
+    known = range(num_classes) if num_classes else (-1,)
     try:
         unpacker = bz2.BZ2Decompressor()
-        targets = json.loads(unpacker.decompress(data, count * MAX_TARGET))
-        if not unpacker.eof:
-            raise ValueError("it ends early, or is too large")
-        if len(targets["keys"]) != count or len(targets["labels"]) != count:
-            raise ValueError(f"expected {count} keys and labels")
-        strange = set(targets["labels"]) - (set(range(num_classes)) or {-1})
-        if strange:
-            raise ValueError(f"no class has number {strange.pop()!r}")
-    except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
-        missing = "nothing called " if isinstance(error, KeyError) else ""
-        raise ValueError(f"{missing}{error}") from error
-    return dict(targets)
+        rows = json.loads(unpacker.decompress(data, count * MAX_TARGET))["samples"]
+        if not unpacker.eof or len(rows) != count:
+            raise ValueError(f"expected {count} samples")
+        targets = [(int(label), str(key)) for label, key in rows]
+    except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(_reason(error)) from error
+    if strange := {label for label, _ in targets}.difference(known):
+        raise ValueError(f"no class has number {strange.pop()}")
+    return targets
+
+
+def _reason(error: Exception) -> str:
+    return f"nothing called {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _cut(planes: dict[str, Tensor], box: tuple[int, int, int, int]) -> dict[str, Tensor]:

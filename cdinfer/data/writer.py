@@ -52,8 +52,8 @@ def write_shard(
     for number, group in enumerate(groups):
         key = f"{name}-{number:04d}"
         data[f"{key}.cdb"] = blocks.join([e.file for e in group])
-        content = {"keys": [e.item.key for e in group], "labels": [e.item.label for e in group]}
-        text = json.dumps(content, separators=(",", ":"))
+        rows = [[e.item.label, e.item.key] for e in group]  # in this order they pack best
+        text = json.dumps({"samples": rows}, separators=(",", ":"))
         targets[f"{key}.json.bz2"] = bz2.compress(text.encode())
     offsets, size, digest = _write_tar(folder / f"{name}.tar", data)
     target_offsets, target_size, target_digest = _write_tar(folder / targets_name(name), targets)

@@ -22,6 +22,9 @@ from cdinfer.bitstream.atomic import write_atomically
 
 MARKER = "step.json"
 
+#: Parts of the package that cannot change what a step makes.
+TELLERS = ("cli", "studies")
+
 
 class Done(NamedTuple):
     """A finished step: how long it took, and whether an earlier run did it."""
@@ -53,16 +56,18 @@ def once(folder: Path, key: str, work: Callable[[], None]) -> Done:
     return Done(seconds, kept=False)
 
 
-def make_key(command: list[str], *files: Path) -> str:
-    """Return the key of a command that reads ``files``, with the code that runs it.
+def make_key(command: list[str], *reads: Path) -> str:
+    """Return the key of a command that reads these files and folders, run by today's code.
 
-    Studies and commands tell about results and do not change them, so their code is left out.
+    Studies and commands only tell about results, so their code is left out.
     """
-    digest = hashlib.sha256(json.dumps([command, torch.__version__]).encode())
     package = Path(cdinfer.__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] not in ("cli", "studies"):
-            digest.update(path.read_bytes())
-    for path in files:
-        digest.update(path.name.encode() + path.read_bytes())
+    code = [
+        p for p in sorted(package.rglob("*.py")) if p.relative_to(package).parts[0] not in TELLERS
+    ]
+    digest = hashlib.sha256(json.dumps([command, torch.__version__]).encode())
+    for root in (*reads, *code):
+        files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
+        for path in sorted(files):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -67,6 +67,7 @@ class LatentTask(BaseTask, ABC):
         if input != "original":
             self.codec_folder = find_codec(codec, bpp)
             self.codec = read_codec(self.codec_folder)
+
     def build_trunk(self, net: NetRecipe, pixel_net: NetRecipe) -> Trunk:
         """Return a trunk that reads ``input``: ``net`` on latents, ``pixel_net`` on pixels."""
         if self.input != "latents":
@@ -129,4 +130,3 @@ def _crop(x_hat: Tensor, batch: Batch) -> Tensor:
     boxes: Sequence[Sequence[int]] = batch["crop"].tolist()
     cuts = [x[:, t : t + h, a : a + w] for x, (t, a, h, w) in zip(x_hat, boxes, strict=True)]
     return torch.stack(cuts)
-

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from cdinfer.models import Classifier, NetRecipe
@@ -59,7 +60,7 @@ class ClassificationTask(LatentTask):
         self.classes = list(classes)
         self.lr, self.weight_decay, self.label_smoothing = lr, weight_decay, label_smoothing
         self.net = Classifier(self.build_trunk(net, pixel_net), len(classes))
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net.to(memory_format=torch.channels_last)
         scores = {"top1": MulticlassAccuracy(len(classes), average="micro")}
         if len(classes) > 5:
             scores["top5"] = MulticlassAccuracy(len(classes), top_k=5, average="micro")
@@ -78,14 +79,16 @@ class ClassificationTask(LatentTask):
         logits = self(batch)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         loss = F.cross_entropy(logits, label, label_smoothing=smoothing)
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(label))
+        options = {"prog_bar": True, "batch_size": len(label)}
+        self.log(f"{stage}/loss", loss, sync_dist=stage != "train", **options)
         if stage == "train":
             return loss
         for name, metric in self.scores.items():
             if name.startswith(stage):
+                assert isinstance(metric, Metric)
                 metric(logits, label)
                 key = name.replace("_", "/")
-                self.log(key, metric, prog_bar=True, batch_size=len(label))
+                self.log(key, metric, **options)
         if stage == "test":
             self.confusion.update(logits, label)
         return loss

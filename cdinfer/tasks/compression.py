@@ -9,7 +9,7 @@ compressed to complete ``.cdi`` files, and H_t moves by the factor by which thei
 rate misses the nominal one: an estimate on crops is never taken for a rate.
 
 Training ends with the freezing order of ``codecs/zoo.py``; the folder ``codec/`` of the run is
-what ``--codec RUN`` reads.
+what ``--codec RUN`` reads. Resuming a training that has taken all its steps only freezes.
 
 References:
     Torfason et al., ICLR 2018, https://arxiv.org/abs/1803.06131 (loss, beta, H_t).
@@ -31,6 +31,9 @@ from cdinfer.metrics import ms_ssim, psnr, round_to_8_bits
 from cdinfer.tasks.base import BaseTask
 
 log = logging.getLogger(__name__)
+
+#: What :func:`measure` returns.
+MEASURES = ("bpp", "bits_est", "psnr", "ms_ssim")
 
 
 class CollapseError(RuntimeError):
@@ -58,7 +61,7 @@ class CompressionTask(BaseTask):
         nominal = codec.bpp * codec.stride**2 / codec.channels
         self.register_buffer("entropy_target", torch.tensor(nominal))
         self._empty_steps = 0
-        self._rates: list[float] = []
+        self._rows: list[list[float]] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
@@ -75,22 +78,29 @@ class CompressionTask(BaseTask):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):
             results = measure(self.codec, batch["image"])
-        self._rates.append(results["bpp"])
-        rows = {f"val/{name}": value for name, value in results.items() if math.isfinite(value)}
-        self.log_dict(rows, prog_bar=True, batch_size=1)
+        self._rows.append([results[name] for name in MEASURES])
 
     def on_validation_epoch_end(self) -> None:
-        """Move H_t by the factor by which real files miss the nominal rate."""
-        rates = self.all_gather(torch.tensor(self._rates, device=self.device))
-        self._rates.clear()
+        """Log the means, and move H_t by the factor by which real files miss the nominal rate."""
+        rows = torch.tensor(self._rows, device=self.device).reshape(-1, len(MEASURES))
+        self._rows.clear()
+        finite = rows.isfinite()
+        mine = torch.stack([rows.where(finite, 0).sum(0), finite.sum(0)])
+        everywhere: Any = self.all_gather(mine)  # processes may have seen unequal numbers
+        totals, counts = everywhere.reshape(-1, 2, len(MEASURES)).sum(0).tolist()
+        pairs = zip(MEASURES, totals, counts, strict=True)
+        means = {f"val/{name}": total / count for name, total, count in pairs if count}
+        self.log_dict(means, prog_bar=True, sync_dist=True)
         if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
-            miss = self.codec.bpp / float(rates.mean())
+            miss = self.codec.bpp / means["val/bpp"]
             self.entropy_target *= min(max(miss, 0.8), 1.25)
 
-    def on_train_end(self) -> None:
+    def on_fit_end(self) -> None:
         """Freeze the codec into the run folder."""
-        if self.trainer.is_global_zero and self.trainer.log_dir and not self.trainer.fast_dev_run:
-            self._freeze(Path(self.trainer.log_dir) / "codec")
+        folder = self.trainer.log_dir  # all processes ask, or the first would wait for the others
+        if self.trainer.is_global_zero and folder and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.to(self.trainer.strategy.root_device)
+            self._freeze(Path(folder) / "codec")
 
     def describe(self) -> dict[str, Any]:
         return {"task": "codec", "codec": self.codec.name, "bpp": self.codec.bpp}
@@ -134,7 +144,12 @@ class CompressionTask(BaseTask):
         frozen = freeze(self.codec, count)
         rows = [measure(frozen, batch["image"].to(self.device)) for batch in data.val_dataloader()]
         results = {name: nanmean([row[name] for row in rows]) for name in rows[0]}
-        training = {"data": data.name, "steps": self.global_step, "beta": self.beta, "lr": self.lr}
+        training = {
+            "data": data.root.name,
+            "steps": self.global_step,
+            "beta": self.beta,
+            "lr": self.lr,
+        }
         save_codec(frozen, folder, {**training, "validation": results, "pictures": len(rows)})
         log.info(
             "froze %s: stream %08x; %d validation pictures at %.4f bpp (nominal %s), %.2f dB",

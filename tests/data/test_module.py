@@ -1,0 +1,235 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from cdinfer.data.export import Plan, export
+from cdinfer.data.layout import find_pictures
+from cdinfer.data.module import DataModule
+from tests.conftest import draw
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """11 training, 4 validation and 3 test pictures of 48 x 64."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split, count in (("train", 11), ("val", 4), ("test", 3)):
+        for i in range(count):
+            path = root / split / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(48, 64, seed=100 * count + i)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(scenes: Path, tiny_codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "shards"
+    export(find_pictures(scenes), folder, tiny_codec, Plan(block=4, per_shard=6))
+    return folder
+
+
+@pytest.fixture(params=["pictures", "shards"])
+def path(request: pytest.FixtureRequest, scenes: Path, shards: Path) -> str:
+    return str(scenes if request.param == "pictures" else shards)
+
+
+def inputs(batch: dict[str, Any]) -> Tensor:
+    """What a network would read, as integers."""
+    return batch["planes"]["y"] if "planes" in batch else (batch["image"] * 255).round().long()
+
+
+def by_sample(data: DataModule, epoch: int) -> dict[int, Tensor]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return {
+        int(index): x
+        for batch in loader
+        for index, x in zip(batch["index"], inputs(batch), strict=True)
+    }
+
+
+def test_pictures_give_images_and_shards_give_planes(scenes: Path, shards: Path) -> None:
+    pictures = next(iter(DataModule(str(scenes), batch_size=4).val_dataloader()))
+    assert pictures["image"].shape == (4, 3, 48, 64)
+    latents = next(iter(DataModule(str(shards), batch_size=4).val_dataloader()))
+    assert latents["planes"]["y"].shape == (4, 16, 6, 8)
+    for batch in (pictures, latents):
+        assert batch["size"].tolist() == [[48, 64]] * 4
+        assert batch["label"].shape == batch["index"].shape == (4,)
+
+
+def test_facts_about_the_set_are_known_before_any_batch(path: str) -> None:
+    data = DataModule(path, crop=32)
+    assert data.classes == ["a", "b"]
+    assert data.lengths == {"train": 11, "val": 4, "test": 3}
+    assert data.preprocessing == {"resize": None, "crop": 32}
+    assert (data.stream is None) == ("image" in next(iter(data.val_dataloader())))
+
+
+def test_training_sees_every_sample_in_whole_batches(path: str) -> None:
+    loader = DataModule(path, batch_size=4).train_dataloader()
+    batches = [batch["index"].tolist() for batch in loader]
+    assert [len(batch) for batch in batches] == [4, 4, 4]
+    assert len(loader) == 3
+    assert {i for batch in batches for i in batch} == set(range(11))
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(path: str) -> None:
+    (batch,) = DataModule(path, batch_size=64).train_dataloader()
+    assert sorted(batch["index"].tolist()) == list(range(11))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_validation_and_test_see_every_sample_once_in_order(path: str, split: str) -> None:
+    data = DataModule(path, batch_size=2)
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    indices = [i for batch in loader for i in batch["index"].tolist()]
+    assert indices == list(range(data.lengths[split]))
+
+
+def test_crops_do_not_depend_on_batches_or_workers(path: str) -> None:
+    once = by_sample(DataModule(path, batch_size=4, crop=16), epoch=3)
+    for options in ({"batch_size": 11}, {"batch_size": 3, "workers": 2}):
+        again = by_sample(DataModule(path, crop=16, **options), epoch=3)
+        assert again.keys() == once.keys()
+        assert all(torch.equal(again[i], once[i]) for i in once)
+
+
+def test_crops_depend_on_epoch_and_seed(path: str) -> None:
+    once = by_sample(DataModule(path, crop=16), epoch=0)
+    for other in (
+        by_sample(DataModule(path, crop=16), epoch=1),
+        by_sample(DataModule(path, crop=16, seed=1), epoch=0),
+    ):
+        assert any(not torch.equal(other[i], once[i]) for i in once)
+
+
+class Remembering(LightningModule):
+    """A model of one number that remembers the samples it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = list[list[Tensor]]()
+
+    def on_train_epoch_start(self) -> None:
+        self.seen.append([])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        self.seen[-1] += [batch["index"], inputs(batch)]
+        return self.weight.sum()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
+def test_lightning_tells_the_sampler_its_epoch(path: str) -> None:
+    model = Remembering()
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(model, datamodule=DataModule(path, batch_size=11, crop=16))
+    assert len(model.seen) == 3
+    for epoch, (indices, x) in enumerate(model.seen):
+        expected = by_sample(DataModule(path, batch_size=11, crop=16), epoch)
+        assert indices.tolist() == list(expected)  # the order
+        assert torch.equal(x, torch.stack(list(expected.values())))  # and the crops
+    assert model.seen[0][0].tolist() != model.seen[1][0].tolist()
+
+
+def test_whole_pictures_come_one_at_a_time(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for i in range(3):
+            (tmp_path / split).mkdir(exist_ok=True)
+            Image.fromarray(draw(20 + i, 30, i)).save(tmp_path / split / f"{i}.png")
+    data = DataModule(str(tmp_path), crop=16, whole=True)
+    sizes = [tuple(batch["image"].shape) for batch in data.val_dataloader()]
+    assert sizes == [(1, 3, 20 + i, 30) for i in range(3)]
+    assert next(iter(data.train_dataloader()))["image"].shape == (3, 3, 16, 16)
+
+
+def test_calibration_sees_whole_pictures_from_all_over_the_set(tmp_path: Path) -> None:
+    for i in range(300):
+        Image.new("L", (9, 8), i % 256).save(tmp_path / f"{i:03}.png")
+    data = DataModule(str(tmp_path), crop=4)
+    batches = [(batch["image"] * 255).round() for batch in data.calibration_dataloader()]
+    assert {tuple(image.shape) for image in batches} == {(1, 3, 8, 9)}
+    assert 64 < len(batches) <= 128
+    numbers = [int(item.key[:3]) for item in data.pictures.splits["train"]]
+    step = len(numbers) // len(batches)
+    assert [image[0, 0, 0, 0].item() for image in batches] == [n % 256 for n in numbers[::step]]
+
+
+def test_pictures_of_different_sizes_need_a_crop(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(draw(20 + i, 30, i)).save(tmp_path / f"{i}.png")
+    data = DataModule(str(tmp_path), batch_size=3)
+    with pytest.raises(ValueError, match=r"got \d sizes: give --data\.crop, .*crop 2[01]"):
+        list(data.train_dataloader())
+    assert next(iter(DataModule(str(tmp_path), crop=16).train_dataloader()))["image"].shape[0] == 2
+
+
+def test_a_missing_split_says_how_to_add_it(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(draw(20, 30, i)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match=r"has no test pictures: add a folder test/ or a list"):
+        DataModule(str(tmp_path)).test_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input": "original"}, r"holds latents, not pictures: .* the folder it was exported from"),
+        ({"whole": True}, r"codecs learn from pictures: give --data a folder of pictures"),
+        ({"resize": 32}, r"give --resize to cdinfer export instead"),
+        ({"splits": "blocked"}, r"give --splits to cdinfer export instead"),
+        ({"crop": 0}, r"at least 1 pixel, got --data\.crop 0"),
+    ],
+)
+def test_what_shards_cannot_do_is_refused(
+    shards: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataModule(str(shards), **options)
+
+
+def test_an_interrupted_export_is_not_taken_for_pictures(tmp_path: Path, shards: Path) -> None:
+    text = (shards / "index.json").read_text().replace('"complete":true', '"complete":false')
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(ValueError, match="was interrupted: run the same export again"):
+        DataModule(str(tmp_path))
+
+
+def test_a_missing_path_names_the_nearest(tmp_path: Path, scenes: Path) -> None:
+    with pytest.raises(ValueError, match=rf"did you mean '{scenes.name}'"):
+        DataModule(str(scenes) + "x")
+
+
+def test_without_a_path_the_sample_set_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDINFER_CACHE", str(tmp_path))
+    data = DataModule(batch_size=8)
+    assert data.root.parent == tmp_path
+    assert len(data.classes) > 5
+    assert next(iter(data.test_dataloader()))["image"].shape == (8, 3, 64, 64)
+
+
+def test_the_name_tells_where_pictures_come_from(scenes: Path, monkeypatch) -> None:
+    monkeypatch.chdir(scenes)
+    assert DataModule(".").name == f"{scenes.parent.name}/{scenes.name}"
