@@ -32,7 +32,8 @@ from cdinfer.tasks import BaseTask, CollapseError, LatentTask
 STRICT = {"allow_abbrev": False, "exit_on_error": False}
 
 #: Lines of jsonargparse's that name its types, not the user's mistake.
-_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'None", "Given value")
+_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'None")
+_TYPES += ("Given value type", "Given value: Namespace", "Given value: NestedArg")
 
 #: How torch's errors about a file that is no checkpoint, or of another model, start.
 _NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")
@@ -41,10 +42,14 @@ _NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")
 class SaveRun(SaveConfigCallback):
     """Write ``config.yaml``, ``run.json``, ``codec/``; on Ctrl-C, keep what was learned."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = trainer.log_dir  # all processes ask, or the first would wait for the others
+        super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, BaseTask)
-        assert trainer.log_dir is not None
-        folder = Path(trainer.log_dir)
+        assert self.folder is not None
+        folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = pl_module.describe()
         if isinstance(pl_module, LatentTask):
@@ -161,6 +166,7 @@ def _hush() -> None:
     rank_zero.addFilter(_is_news)
     for message in (
         ".*treespec, LeafSpec",
+        ".*all_gather is deprecated",
         "Found .* module.* in eval mode",
         "The .*dataloader.* does not have many workers",
         "The number of training batches .* is smaller than the logging interval",

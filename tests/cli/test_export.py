@@ -340,13 +340,13 @@ def test_killed_at_any_rename_an_export_ends_byte_identical(
         assert digests(tmp_path / folder.name) == digests(whole)
 
 
-@pytest.mark.parametrize("limit", [150_000, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [120_000, pytest.param(50_000, marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     tiny_codec: Path, tmp_path: Path, limit: int
 ) -> None:
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    for i in range(40):
+    for i in range(32):
         pixels = rng.integers(0, 256, (256, 256, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     folder = tmp_path / "shards"
@@ -366,7 +366,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     with pytest.raises(ValueError, match="was interrupted"):
         DataModule(str(folder))
     assert main(["export", *args]) == 0
-    assert sum(DataModule(str(folder)).lengths.values()) == 40
+    assert sum(DataModule(str(folder)).lengths.values()) == 32
 
 
 def test_another_codec_does_not_go_into_the_same_set(

@@ -1,5 +1,7 @@
 import csv
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,14 @@ from tests.conftest import draw
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--trainer.accelerator", "cpu"]
+SAVE_OFTEN = json.dumps(
+    [
+        {
+            "class_path": "ModelCheckpoint",
+            "init_args": {"save_last": True, "every_n_train_steps": 5},
+        }
+    ]
+)
 
 
 def fit_codec(labelled: Path, place: Path, *options: str) -> list[str]:
@@ -33,17 +43,30 @@ def start(args: list[str], folder: Path, output: IO[str]) -> subprocess.Popen[st
     """Start ``cdinfer ARGS`` as a user does, in ``folder``."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "cdinfer", *args]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=output, stderr=output, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until ``process`` has written ``path``."""
+def finish(process: subprocess.Popen[str], seconds: float) -> int:
+    """Return the exit status; after ``seconds``, end it and all it started."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def wait_for(path: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the checkpoint ``path`` is of ``step`` or later."""
     for _ in range(1200):
-        if path.is_file():
+        if path.is_file() and load(path)["global_step"] >= step:
             return
-        assert process.poll() is None
+        assert process.poll() is None, "it has ended"
         time.sleep(0.1)
-    raise AssertionError(f"no {path} after two minutes")
+    os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError(f"step {step} is not in {path} after two minutes")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -55,15 +78,13 @@ def stop_and_resume(labelled: Path, place: Path, signal_number: int) -> subproce
     args = fit_codec(labelled, place, "--trainer.max_steps", "100000")
     last = place / "codec" / "version_0" / "checkpoints" / "last.ckpt"
     with (place / "log").open("w") as output:
-        saved = ["--trainer.callbacks.every_n_train_steps", "5"]
-        process = start([*args, *saved], place, output)
-        wait_for(last, process)
-        time.sleep(0.5)
+        process = start([*args, "--trainer.callbacks", SAVE_OFTEN], place, output)
+        wait_for(last, 15, process)
         process.send_signal(signal_number)
-        process.wait(60)
+        finish(process, 60)
     checkpoint = load(last)
     step = checkpoint["global_step"]
-    assert step >= 5
+    assert step >= 15
     assert not (place / "codec" / "version_0" / "codec").exists()
     # No step is left: the training is over at once, with everything as it was, and freezes.
     final = ["--trainer.max_steps", str(step), "--ckpt_path", str(last)]
@@ -107,12 +128,8 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
 def test_two_processes_train_together(
     task: str, labelled: Path, tiny_codec: Path, tmp_path: Path
 ) -> None:
-    for number in range(3):  # uneven: 5 pictures to validate on
-        name = labelled.name
-        source = tmp_path / name
-        if number == 0:
-            subprocess.run(["cp", "-r", str(labelled), str(source)], check=True)
-            Image.fromarray(draw(48, 64, 9)).save(source / "val" / "bark" / "9.png")
+    source = Path(shutil.copytree(labelled, tmp_path / "source"))
+    Image.fromarray(draw(48, 64, 9)).save(source / "val" / "bark" / "9.png")  # 3 and 2 a process
     small = {
         "codec": ["--model.codec.width", "0.125", "--trainer.max_steps", "6",
                   "--trainer.val_check_interval", "3"],
@@ -124,9 +141,9 @@ def test_two_processes_train_together(
     ddp += ["--trainer.log_every_n_steps", "1"]
     with (tmp_path / "log").open("w") as output:
         process = start(["train", "--task", task, *data, *small, *ddp], tmp_path, output)
-        process.wait(300)
+        status = finish(process, 300)
     log = (tmp_path / "log").read_text()
-    assert process.returncode == 0, log
+    assert status == 0, log
     assert "distributed_backend=gloo" in log
     run = tmp_path / "runs" / task / "version_0"
     with (run / "metrics.csv").open() as file:

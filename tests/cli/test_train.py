@@ -64,11 +64,11 @@ def test_without_data_the_sample_set_is_used(
     assert cli.trainer.global_step == 1
 
 
-def test_train_is_fit_with_a_config() -> None:
-    cls, codec = str(find_config("cls")), str(find_config("codec"))
+def test_train_is_fit_with_a_config(labelled: Path) -> None:
+    cls, codec, data = str(find_config("cls")), str(find_config("codec")), str(labelled)
     rest = ["--trainer.max_epochs", "2"]
-    assert expand(["--task", "codec", "--bpp", "0.635", *rest]) == [
-        "--config", codec, "--model.codec.bpp", "0.635", *rest,
+    assert expand(["--task", "codec", "--bpp", "0.635", "--data", data, *rest]) == [
+        "--config", codec, "--data.path", data, "--model.codec.bpp", "0.635", *rest,
     ]  # fmt: skip
     original = ["--model.input", "original"]
     assert expand(["--task", "cls", *original]) == ["--config", cls, *original]

@@ -91,6 +91,7 @@ def test_validation_and_test_see_every_sample_once_in_order(path: str, split: st
     assert indices == list(range(data.lengths[split]))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 def test_crops_do_not_depend_on_batches_or_workers(path: str) -> None:
     once = by_sample(DataModule(path, batch_size=4, crop=16), epoch=3)
     for options in ({"batch_size": 11}, {"batch_size": 3, "workers": 2}):
