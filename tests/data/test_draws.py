@@ -24,6 +24,19 @@ def test_batches_are_whole_and_repeat_fewer_than_one(length: int, batch_size: in
     assert samples[length:] == samples[: len(samples) - length]
 
 
+@pytest.mark.parametrize(("length", "batch_size", "world"), [(10, 2, 3), (12, 2, 3), (5, 1, 2)])
+def test_ranks_share_an_epoch_in_steps_of_the_same_number(
+    length: int, batch_size: int, world: int
+) -> None:
+    ranks = [EpochSampler(length, 0, batch_size, rank, world) for rank in range(world)]
+    shares = [[draw.sample for draw in sampler] for sampler in ranks]
+    assert {len(share) for share in shares} == {len(ranks[0])}
+    assert len(ranks[0]) % batch_size == 0
+    together = [sample for share in shares for sample in share]
+    assert set(together) == set(range(length))
+    assert len(together) - length < batch_size * world
+
+
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         sampler = EpochSampler(50, seed)

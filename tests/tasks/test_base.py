@@ -46,7 +46,7 @@ def test_latents_from_shards_are_those_of_the_pictures(
     task = make_task(tiny_codec, "latents")
     data = ShardDataset(shards, "test", None)
     batch = data.__getitems__(list(range(len(data))))
-    keys = [data.root and key for key in data.keys()]
+    keys: list[str] = data.keys()
     images = [to_tensor(read_image(labelled / key)) for key in keys]
     assert len(images) == 6
     assert torch.equal(

@@ -83,5 +83,5 @@ def test_five_classes_have_no_top5() -> None:
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
 def test_fewer_than_two_classes_are_refused(classes: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="at least two classes.*--data must hold a folder"):
+    with pytest.raises(ValueError, match=r"at least two classes.*--data must hold a folder"):
         ClassificationTask(*NETS, input="original", classes=classes)
