@@ -173,7 +173,8 @@ class Run:
         return Source(str(path), lambda: self._from_picture(path))
 
     def _shard_sources(self, root: Path) -> list[Source]:
-        from cdinfer.data.shards import ShardDataset, read_index
+        from cdinfer.data.index import read_index
+        from cdinfer.data.shards import ShardDataset
 
         index = read_index(root)
         if self.codec is None or self.codec.stream != index.stream:

@@ -75,7 +75,7 @@ class Tables:
             rows.append(own << 20 | (slots - starts[symbols]) << 8 | symbols)
         return np.stack(rows)
 
-    @property
+    @cached_property
     def min_bits(self) -> float:
         """Least bits a symbol can cost, mean over channels.
 

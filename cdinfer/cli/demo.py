@@ -36,13 +36,13 @@ class Budget(NamedTuple):
     """How much is trained, and on what.
 
     Attributes:
-        steps: of the codec, 8 pictures each.
-        epochs: of either network.
+        codec_steps: of the codec, 8 pictures each.
+        network_steps: of either network, 16 pictures each, rounded to whole epochs.
         pictures: ``{train,val,test}/CLASS/NAME.png``, grey, 64 x 64; the sample set by default.
     """
 
-    steps: int = 1500
-    epochs: int = 20
+    codec_steps: int = 1500
+    network_steps: int = 1440
     pictures: Path | None = None
 
 
@@ -142,19 +142,22 @@ def tell(out: Path, say: Say, budget: Budget | None = None) -> dict[str, Any]:
 
 def plan(places: "Places", budget: Budget) -> list[Step]:
     """Return the steps between pictures and measuring."""
+    from cdinfer.data.images import find_images
+
     pictures = [] if budget.pictures is None else ["--data", str(budget.pictures)]
     codec = ["train", "--task", "codec", "--bpp", "0.33", *pictures]
     codec += ["--model.codec.width", "0.25", "--model.lr", "2e-3", "--data.batch_size", "8"]
     codec += ["--data.crop", "64", "--data.whole", "false", "--data.memory", "64"]
-    codec += ["--trainer.max_steps", str(budget.steps)]
-    codec += ["--trainer.val_check_interval", str(max(1, budget.steps // 10))]
+    codec += ["--trainer.max_steps", str(budget.codec_steps)]
+    codec += ["--trainer.val_check_interval", str(max(1, budget.codec_steps // 10))]
     export = ["export", str(places.pictures), str(places.shards), "--codec", str(places.codec)]
     recipe = ["--data.batch_size", "16", "--data.crop", "56"]
-    recipe += ["--trainer.max_epochs", str(budget.epochs)]
+    batches = len(find_images(places.pictures / "train")) / 16
+    recipe += ["--trainer.max_epochs", str(max(1, round(budget.network_steps / batches)))]
     latents = ["train", "--task", "cls", "--data", str(places.shards)]
-    latents += ["--model.net.depth", "51", "--model.net.width", "0.25", *recipe]
+    latents += ["--model.net.width", "0.25", *recipe]
     originals = ["train", "--task", "cls", *pictures, "--model.input", "original"]
-    originals += ["--model.pixel_net.width", "0.25", "--data.memory", "64", *recipe]
+    originals += ["--model.pixel_net.width", "0.2", "--data.memory", "64", *recipe]
     return [
         Step(
             "Train a codec: a narrow autoencoder learns to store pictures in 0.33 bits a pixel.",

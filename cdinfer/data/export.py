@@ -20,8 +20,9 @@ from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.codecs import LatentCodec
 from cdinfer.codecs.zoo import read_codec
 from cdinfer.data.images import read_image, resize_short_side, to_tensor
+from cdinfer.data.index import FORMAT
 from cdinfer.data.layout import INDEX, ImageSet, Item
-from cdinfer.data.shards import FORMAT, targets_name
+from cdinfer.data.shards import targets_name
 from cdinfer.data.writer import Encoded, write_shard
 
 SEED = 0

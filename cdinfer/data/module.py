@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from cdinfer.data.draws import EpochSampler
 from cdinfer.data.folders import PictureDataset
+from cdinfer.data.index import read_index
 from cdinfer.data.layout import find_pictures, is_shards
 from cdinfer.data.sample import sample_set
-from cdinfer.data.shards import ShardDataset, read_index
+from cdinfer.data.shards import ShardDataset
 
 #: Pictures whose symbols are counted for the coder's tables.
 CALIBRATION_PICTURES = 128

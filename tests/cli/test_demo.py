@@ -49,7 +49,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
                 picture = Image.fromarray(draw(64, 64, seed)).convert("L")
                 picture.save(home / "pictures" / split / label / f"{number}.png")
                 seed += 1
-    budget = Budget(steps=2, epochs=1, pictures=home / "pictures")
+    budget = Budget(codec_steps=2, network_steps=1, pictures=home / "pictures")
     said: list[str] = []
     result = tell(home / "runs" / "demo", said.append, budget)
     return Told(home, budget, "\n".join(said), result)
@@ -106,7 +106,7 @@ def test_networks_predict_from_their_own_runs(told: Told) -> None:
         assert row["top1"] == np.mean(right)
     first, second = told.result["networks"]
     assert first["reads"] == ".cdi files"
-    assert 0.8 < first["macs"] / second["macs"] < 1.25
+    assert first["macs"] == pytest.approx(second["macs"], rel=0.05)
 
 
 def test_a_second_demo_keeps_what_the_first_trained(told: Told) -> None:
@@ -131,13 +131,13 @@ def test_the_demos_codec_is_never_taken_for_a_trained_one(
         find_codec("cae", 0.33)
 
 
-def test_shown_commands_are_the_ones_that_run() -> None:
+def test_shown_commands_are_the_ones_that_run(told: Told) -> None:
     out = Path("runs/my demo")
     names = ("codec", "data/shards", "data/cdi", "latents", "originals")
-    places = Places(Path("pictures"), *(out / name for name in names))
+    places = Places(told.home / "pictures", *(out / name for name in names))
     for step in plan(places, Budget()):
         text = show(step.command)
-        assert max(map(len, text.splitlines())) <= 100
+        assert max(map(len, text.splitlines())) <= 100 + len(str(told.home))
         shell = f'cdinfer() {{ printf "%s\\n" "$@"; }}; {text.replace("$ cdinfer", "cdinfer", 1)}'
         words = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
         assert words.stdout.splitlines() == step.command
@@ -210,4 +210,3 @@ def check_figures(result: dict[str, Any]) -> None:
     latents, originals = result["networks"]
     assert 0.80 <= originals["top1"] <= 0.97
     assert latents["top1"] >= originals["top1"] - 0.12
-    assert latents["macs"] == pytest.approx(originals["macs"], rel=0.15)

@@ -13,8 +13,9 @@ from PIL import Image
 from cdinfer.codecs import load_codec, save_codec
 from cdinfer.data.export import Plan, export
 from cdinfer.data.images import read_image, resize_short_side, to_tensor
+from cdinfer.data.index import read_index
 from cdinfer.data.layout import ImageSet, find_pictures
-from cdinfer.data.shards import ShardDataset, read_index
+from cdinfer.data.shards import ShardDataset
 from tests.conftest import draw, random_codec
 
 

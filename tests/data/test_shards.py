@@ -19,8 +19,9 @@ from cdinfer.codecs import CAE, load_codec
 from cdinfer.data.draws import Draw, EpochSampler
 from cdinfer.data.export import Plan, export
 from cdinfer.data.images import read_image, to_tensor
+from cdinfer.data.index import read_index
 from cdinfer.data.layout import find_pictures
-from cdinfer.data.shards import ShardDataset, read_index
+from cdinfer.data.shards import ShardDataset
 from tests.conftest import draw
 
 #: Heights and widths of the pictures; the first two share the latent size 6 x 8.

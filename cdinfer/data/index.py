@@ -1,0 +1,136 @@
+"""``index.json``: what a set of shards is, checked before anything else of it is read.
+
+    codec, bpp, stream, stride    what its latents are
+    classes, preprocessing        what its labels and pictures are
+    splits                        the shards of each split, their blocks and where those lie
+
+Blocks, not samples: the index of a thousand million pictures stays small.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cdinfer.data.blocks import LEAST
+from cdinfer.data.layout import INDEX
+
+FORMAT = 1
+
+#: Largest index that is read, in bytes; enough for a thousand million pictures.
+MAX_INDEX = 2**27
+
+
+class BlockEntry(NamedTuple):
+    """Where a block lies in its tar: ``offset`` and ``length`` in bytes; the latent size."""
+
+    offset: int
+    length: int
+    samples: int
+    height: int
+    width: int
+
+
+class ShardEntry(NamedTuple):
+    """A pair of tars, named below the set's folder.
+
+    Attributes:
+        name: ``train-00000``, say.
+        sizes: bytes of the tar and of its targets.
+        blocks: in the order of the tar.
+        targets: offset and length in bytes of each block's targets.
+    """
+
+    name: str
+    sizes: tuple[int, int]
+    blocks: list[BlockEntry]
+    targets: list[tuple[int, int]]
+
+
+class Split(NamedTuple):
+    """All shards of a split and how many samples they hold."""
+
+    samples: int
+    shards: list[ShardEntry]
+
+
+class Index(NamedTuple):
+    """What a reader needs of ``index.json``."""
+
+    bpp: float
+    stream: int
+    stride: int
+    classes: list[str]
+    preprocessing: dict[str, int | None]
+    splits: dict[str, Split]
+
+
+def read_index(root: Path) -> Index:
+    """Read and check ``index.json``.
+
+    Raises:
+        ValueError: if it is missing, damaged, not finished or of the one-sample layout.
+    """
+    path = root / INDEX
+    try:
+        if path.stat().st_size > MAX_INDEX:
+            raise ValueError(f"larger than {MAX_INDEX} bytes")
+        raw = json.loads(path.read_bytes())
+        if raw["format"] != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {raw['format']!r}")
+        index = Index(
+            float(raw["bpp"]),
+            int(raw["stream"], 16),
+            int(raw["stride"]),
+            [str(name) for name in raw["classes"]],
+            {key: _side(raw["preprocessing"][key]) for key in ("resize", "crop")},
+            {str(name): _read_split(entries) for name, entries in raw["splits"].items()},
+        )
+        complete, block = bool(raw["complete"]), int(raw["block"])
+    except FileNotFoundError:
+        raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
+    except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+            ValueError) as error:  # fmt: skip
+        raise ValueError(f"damaged {path}: {reason(error)}; export the set again") from error
+    if not complete:
+        raise ValueError(f"the export of '{root}' was interrupted: run the same export again")
+    if block == 1:
+        raise ValueError(
+            f"'{root}' was exported with --block 1, for other readers: export it without that"
+        )
+    return index
+
+
+def _side(value: object) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"expected a number of pixels, got {value!r}")
+    return value
+
+
+def _read_split(entries: list[dict[str, Any]]) -> Split:
+    shards = []
+    for raw in entries:
+        shard = ShardEntry(
+            str(raw["name"]),
+            (int(raw["bytes"]), int(raw["targets_bytes"])),
+            [BlockEntry(*map(int, block)) for block in raw["blocks"]],
+            [(int(offset), int(length)) for offset, length in raw["targets"]],
+        )
+        if not re.fullmatch(r"\w+-\d+", shard.name):
+            raise ValueError(f"expected a shard's name like train-00000, got {shard.name!r}")
+        places = [(entry.offset, entry.length, shard.sizes[0]) for entry in shard.blocks]
+        places += [(*target, shard.sizes[1]) for target in shard.targets]
+        if (
+            len(shard.blocks) != len(shard.targets)
+            or any(min(place) < 0 or sum(place[:2]) > place[2] for place in places)
+            or any(min(entry) < 0 for entry in shard.blocks)
+            or any(not 0 < e.samples * LEAST <= e.length for e in shard.blocks)
+        ):
+            raise ValueError(f"the blocks of {shard.name} cannot be where it says")
+        shards.append(shard)
+    return Split(sum(entry.samples for shard in shards for entry in shard.blocks), shards)
+
+
+def reason(error: Exception) -> str:
+    """Say what is wrong; a missing key by its name."""
+    return f"nothing called {error}" if isinstance(error, KeyError) else str(error)
