@@ -37,12 +37,12 @@ class Budget(NamedTuple):
 
     Attributes:
         codec_steps: of the codec, 8 pictures each.
-        network_steps: of either network, 16 pictures each, rounded to whole epochs.
+        network_steps: of either network, 32 pictures each, rounded to whole epochs.
         pictures: ``{train,val,test}/CLASS/NAME.png``, grey, 64 x 64; the sample set by default.
     """
 
     codec_steps: int = 1500
-    network_steps: int = 1440
+    network_steps: int = 720
     pictures: Path | None = None
 
 
@@ -79,11 +79,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run the demo and return the exit status."""
     args = parser().parse_args(argv)
-    from cdinfer.tasks import CollapseError
 
     def say(text: str) -> None:
         if not args.json:
             print(text, flush=True)
+
+    say("Store pictures as small bitstreams, once; then tell what is on them from the bits.\n")
+    from cdinfer.tasks import CollapseError
 
     try:
         result = tell(Path(args.out), say)
@@ -151,8 +153,8 @@ def plan(places: "Places", budget: Budget) -> list[Step]:
     codec += ["--trainer.max_steps", str(budget.codec_steps)]
     codec += ["--trainer.val_check_interval", str(max(1, budget.codec_steps // 10))]
     export = ["export", str(places.pictures), str(places.shards), "--codec", str(places.codec)]
-    recipe = ["--data.batch_size", "16", "--data.crop", "56"]
-    batches = len(find_images(places.pictures / "train")) / 16
+    recipe = ["--data.crop", "56"]
+    batches = len(find_images(places.pictures / "train")) / 32
     recipe += ["--trainer.max_epochs", str(max(1, round(budget.network_steps / batches)))]
     latents = ["train", "--task", "cls", "--data", str(places.shards)]
     latents += ["--model.net.width", "0.25", *recipe]
@@ -212,7 +214,7 @@ def suggestions(places: "Places") -> str:
 
 
 def _save_to(folder: Path) -> list[str]:
-    logger = "--trainer.logger.init_args"
+    logger = "--trainer.logger"
     return [f"{logger}.save_dir", str(folder.parent), f"{logger}.name", folder.name]
 
 

@@ -32,8 +32,15 @@ from cdinfer.tasks import BaseTask, CollapseError, LatentTask
 STRICT = {"allow_abbrev": False, "exit_on_error": False}
 
 #: Lines of jsonargparse's that name its types, not the user's mistake.
-_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'None")
-_TYPES += ("Given value type", "Given value: Namespace", "Given value: NestedArg")
+_TYPES = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Given value type",
+    "Given value: Namespace",
+    "Given value: NestedArg",
+)
 
 #: How torch's errors about a file that is no checkpoint, or of another model, start.
 _NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")

@@ -10,7 +10,7 @@ from torch import Tensor
 from cdinfer.cli import lightning
 from cdinfer.cli.configs import find_config
 from cdinfer.codecs import read_codec
-from cdinfer.data.images import to_tensor
+from cdinfer.data.images import read_image, to_tensor
 from cdinfer.data.shards import ShardDataset
 from cdinfer.metrics import round_to_8_bits
 from cdinfer.models import CResNet, ResNet
@@ -41,8 +41,6 @@ def test_latents_of_pictures_are_what_their_files_hold(tiny_codec: Path, x: Tens
 def test_latents_from_shards_are_those_of_the_pictures(
     tiny_codec: Path, shards: Path, labelled: Path
 ) -> None:
-    from cdinfer.data.images import read_image
-
     task = make_task(tiny_codec, "latents")
     data = ShardDataset(shards, "test", None)
     batch = data.__getitems__(list(range(len(data))))
