@@ -184,7 +184,7 @@ def plan() -> list[Crop]:
 
     Example:
         >>> len(plan())
-        1440
+        1260
     """
     crops: list[Crop] = []
     for label, source in SOURCES.items():
