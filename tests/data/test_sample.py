@@ -114,7 +114,8 @@ def test_crops_are_grey_with_the_planned_mean_and_contrast(folder: Path) -> None
     features, _ = moments(folder, "test")
     np.testing.assert_array_equal(features[:, :1], features[:, 1:2])
     np.testing.assert_allclose(features[:, 0], [crop.mean for crop in crops], atol=2)
-    np.testing.assert_allclose(features[:, 3], [crop.contrast for crop in crops], atol=2)
+    # Highlights beyond white are clipped, which costs such crops a little contrast.
+    np.testing.assert_allclose(features[:, 3], [crop.contrast for crop in crops], atol=3)
     assert min(crop.mean for crop in crops) >= MEAN[0]
     assert max(crop.contrast for crop in crops) <= CONTRAST[1]
 
