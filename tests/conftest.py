@@ -1,5 +1,6 @@
 """A trained-looking codec and pictures, small enough for every test."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ def draw(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
         picture += wave[..., None] * rng.uniform(-40, 40, 3)
     picture[x + y > rng.uniform(0.5, 1.5)] += rng.uniform(-60, 60, 3)
     return np.clip(picture + 128, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_hear_ctrl_c() -> None:
+    """A shell starts background jobs deaf to SIGINT, and processes pass that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-import cdinfer
 from cdinfer.bitstream.atomic import write_atomically
 
 MARKER = "step.json"
@@ -61,7 +60,7 @@ def make_key(command: list[str], *reads: Path) -> str:
 
     Studies and commands only tell about results, so their code is left out.
     """
-    package = Path(cdinfer.__file__).parent
+    package = Path(__file__).parents[1]
     code = [
         p for p in sorted(package.rglob("*.py")) if p.relative_to(package).parts[0] not in TELLERS
     ]

@@ -9,6 +9,7 @@ from cdinfer.__main__ import main
 from cdinfer.cli import lightning
 from cdinfer.cli.configs import find_config, known_tasks
 from cdinfer.cli.train import expand, parser
+from cdinfer.data.sample import NAME
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
@@ -59,7 +60,7 @@ def test_without_data_the_sample_set_is_used(
     monkeypatch.setenv("CDINFER_CACHE", str(tmp_path / "cache"))
     args = expand(["--task", "codec", "--bpp", "0.0983", *SMALL["codec"], *FAST])
     cli = lightning.run(["fit", *args])
-    assert cli.datamodule.root == tmp_path / "cache" / "sample-1"
+    assert cli.datamodule.root == tmp_path / "cache" / NAME
     assert cli.model.codec.channels == 8
     assert cli.trainer.global_step == 1
 
