@@ -16,7 +16,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -283,7 +282,7 @@ def _find_net(class_path: str) -> NetRecipe:
             f"the run's network {class_path} is not one of cdinfer.models: "
             "use load_run(RUN, net=YourNetwork) from Python"
         )
-    recipe: NetRecipe = getattr(import_module("cdinfer.models"), name)
+    recipe: NetRecipe = getattr(models, name)
     return recipe
 
 

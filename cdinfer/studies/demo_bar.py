@@ -1,4 +1,4 @@
-"""A progress bar of one line on stderr, for people who have never trained anything."""
+"""A progress bar of one line on the terminal, for people who have never trained anything."""
 
 from typing import Literal
 
@@ -22,8 +22,15 @@ class DemoBar(Callback):
 
     def __init__(self, kind: Literal["codec", "cls"]) -> None:
         self.metrics = METRICS[kind]
-        columns = (BarColumn(28), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        columns = (
+            TextColumn("    "),
+            BarColumn(28),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        self.progress = Progress(*columns, console=console, transient=True, disable=hidden)
         self.task = self.progress.add_task("")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

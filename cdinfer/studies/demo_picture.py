@@ -63,6 +63,7 @@ def draw(places: Places, target: Path) -> None:
             axis.imshow(symbols[row, channel], cmap="viridis", vmin=0, vmax=codec.levels - 1)
         colour = RIGHT if guess.name == name else WRONG
         text = f"{guess.name}\n{guess.probability:.0%}"
+        axes[row][-1].set_box_aspect(1)
         axes[row][-1].text(0.5, 0.5, text, ha="center", va="center", color=colour, fontsize=11)
     figure.suptitle("Right of the first column, everything comes out of the .cdi file", fontsize=11)
     figure.tight_layout(rect=(0, 0, 1, 0.99), h_pad=0.4, w_pad=0.4)

@@ -34,7 +34,7 @@ def tables(result: dict[str, Any]) -> str:
         [
             f"Bytes a picture, mean of {result['pictures']:,} of {size} pixels:",
             "",
-            table(["stored as", "bytes", "bits/pixel", "PSNR, dB", "than PNG"], first),
+            table(["stored as", "bytes", "bits/pixel", "PSNR, dB", "smaller"], first),
             "",
             notes(result),
             "",
@@ -42,11 +42,10 @@ def tables(result: dict[str, Any]) -> str:
             "",
             table(["network", "reads", "top-1", "MMAC", "pictures/s"], second),
             "",
-            f"MMAC: million multiply-accumulates a picture. The encoder's "
-            f"{result['encoder_macs'] / 1e6:.1f} are paid once, when a picture is stored; the "
-            f"decoder's {result['decoder_macs'] / 1e6:.1f} only to look at it.",
-            f"Pictures/s: from files on disk to classes, {result['threads']} thread(s) for the "
-            "network.",
+            "MMAC: million multiply-accumulates a picture; besides, once, when a picture is stored,",
+            f"the encoder's {result['encoder_macs'] / 1e6:.1f}, and to look at it the decoder's "
+            f"{result['decoder_macs'] / 1e6:.1f}.",
+            f"Pictures/s: from files on disk to classes, {result['threads']} thread(s).",
         ]
     )
 
@@ -59,9 +58,10 @@ def notes(result: dict[str, Any]) -> str:
     share = header / rows[".cdi files"]
     large = header / (256 * 256 * rows[".cdi files"] / pixels)
     return (
-        f"PSNR on the test pictures. Pictures this small flatter nobody: the {header:.0f} bytes of "
-        f"header are {100 * share:.0f} % of a .cdi file here, {100 * large:.1f} % at 256 x 256.\n"
-        f"A set also carries its codec once, {result['codec_bytes']:,} bytes (not counted above)."
+        f"PSNR: on the test pictures. At this size the {header:.0f} bytes of header are "
+        f"{100 * share:.0f} % of a .cdi file;\nat 256 x 256 pixels they would be "
+        f"{100 * large:.1f} %. Shards store what files share once, and their\ncodec, too: "
+        f"{result['codec_bytes']:,} bytes a set, not counted above."
     )
 
 

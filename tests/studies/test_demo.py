@@ -80,7 +80,9 @@ def test_tables_say_what_was_measured() -> None:
             ],
         }
     )
-    assert "| .cdi files               |   170 |      0.332 |     25.0 |    15.3x |" in text
+    assert "| .cdi files               |   170 |      0.332 |     25.0 |   15.3x |" in text
     assert "| CResNet-51, width 0.25 | .cdi files | 78.1 % | 20.4 |      1,234 |" in text
     assert "chance 12.5 %" in text
-    assert "22 bytes of header are 13 % of a .cdi file here, 0.8 % at 256 x 256" in text
+    assert "the 22 bytes of header are 13 % of a .cdi file;" in text
+    assert "at 256 x 256 pixels they would be 0.8 %" in text
+    assert "333,000 bytes a set" in text

@@ -121,16 +121,24 @@ def test_a_learning_rate_that_ruins_the_codec_ends_with_status_1(
     assert not (tmp_path / "codec" / "version_0" / "codec").exists()
 
 
-def test_equal_centers_are_a_collapse(labelled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [0, 4])
+def test_nan_is_a_collapse_at_once_and_equal_centers_after_a_while(
+    step: int, labelled: Path
+) -> None:
     codec = CAE(0.33, width=0.125)
     with torch.no_grad():
-        codec.centers.zero_()
-        codec.frequencies.copy_(torch.eye(6)[0].expand(16, 6))  # as after hundreds of such steps
+        if step == 0:
+            codec.centers.fill_(torch.nan)
+        else:
+            codec.centers.zero_()
+            codec.frequencies.copy_(torch.eye(6)[0].expand(16, 6))  # as after hundreds of steps
     trainer = pl.Trainer(
         max_steps=20, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
-    with pytest.raises(CollapseError, match=r"at step 4 the latents carry 0\.0000 bits/symbol"):
+    carried = "nan" if step == 0 else r"0\.0000"
+    match = rf"at step {step} the latents carry {carried} bits/symbol"
+    with pytest.raises(CollapseError, match=match):
         trainer.fit(
             CompressionTask(codec, collapse_steps=5),
             datamodule=DataModule(str(labelled), batch_size=2, crop=16, whole=True),
