@@ -42,8 +42,8 @@ def tables(result: dict[str, Any]) -> str:
             "",
             table(["network", "reads", "top-1", "MMAC", "pictures/s"], second),
             "",
-            "MMAC: million multiply-accumulates a picture; besides, once, when a picture is stored,",
-            f"the encoder's {result['encoder_macs'] / 1e6:.1f}, and to look at it the decoder's "
+            "MMAC: million multiply-accumulates a picture. Storing it costs the encoder's "
+            f"{result['encoder_macs'] / 1e6:.1f}, once;\nlooking at it the decoder's "
             f"{result['decoder_macs'] / 1e6:.1f}.",
             f"Pictures/s: from files on disk to classes, {result['threads']} thread(s).",
         ]
