@@ -19,6 +19,7 @@ COMMANDS = {
     "export": ("export", "a labelled set of pictures -> shards of latents"),
     "eval": ("evaluate", "metrics of a trained run on its test pictures"),
     "predict": ("predict", ".cdi files, folders, shards or pictures -> classes"),
+    "study": ("study", "codecs compared on pictures: bytes against quality, as a page (study rd)"),
     "fit": ("lightning", "train from a YAML file (LightningCLI)"),
     "validate": ("lightning", "validate from a YAML file (LightningCLI)"),
     "test": ("lightning", "test from a YAML file (LightningCLI)"),
@@ -42,7 +43,10 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for a mistake, 130 when interrupted."""
+    """Run one command and return its exit status.
+
+    0; 1 if some of the files given failed; 2 for a mistake; 130 when interrupted.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     who = f"cdinfer {args[0]}" if args and args[0] in COMMANDS else "cdinfer"
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid text

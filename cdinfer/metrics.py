@@ -2,11 +2,16 @@
 
 References:
     PSNR of images rounded to 8 bits, as a viewer gets them.
+    Wang et al., Image quality assessment: from error visibility to structural similarity, 2004
+        (SSIM, through torchmetrics).
     Wang et al., Multiscale structural similarity, 2003 (MS-SSIM, through torchmetrics).
 """
 
 import torch
 from torch import Tensor
+
+#: SSIM looks through an 11-pixel Gaussian window (sigma 1.5): shorter sides have none.
+SSIM_SIDE = 11
 
 #: MS-SSIM halves a picture four times under an 11-pixel window: sides below 11 * 16 have none.
 MS_SSIM_SIDE = 176
@@ -27,6 +32,28 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
         tensor([6.0206])
     """
     return -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
+
+
+def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the SSIM of ``(B, 3, H, W)`` images in [0, 1], mean over channels: ``(B,)``.
+
+    Mean over the windows that lie inside the picture, as Wang et al. and scikit-image have it.
+    NaN where a side is shorter than ``SSIM_SIDE``.
+
+    Example:
+        >>> x = torch.rand(1, 3, 16, 16)
+        >>> ssim(x, x).allclose(torch.ones(1))
+        True
+    """
+    if min(x.shape[-2:]) < SSIM_SIDE:
+        return torch.full((x.shape[0],), torch.nan, device=x.device)
+    from torchmetrics.functional.image import structural_similarity_index_measure  # as below
+
+    _, scores = structural_similarity_index_measure(
+        x_hat, x, data_range=1.0, reduction="none", return_full_image=True
+    )
+    border = SSIM_SIDE // 2  # torchmetrics looks beyond the edge, at a mirrored picture
+    return scores[..., border:-border, border:-border].mean((1, 2, 3))
 
 
 def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:

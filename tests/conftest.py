@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cdinfer.codecs import CAE, freeze, save_codec
-from cdinfer.codecs.quantizer import histogram
+from cdinfer.codecs.cae import Design
 
 
 def draw(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -59,16 +59,25 @@ def tiny_codec(
     return folder
 
 
-def random_codec(seed: int, pictures: list[npt.NDArray[np.uint8]]) -> CAE:
-    """Return a narrow frozen codec of random weights that uses all its symbols."""
+def random_codec(seed: int, pictures: list[npt.NDArray[np.uint8]], design: Design = "cae") -> CAE:
+    """Return a narrow frozen codec of random weights that uses several symbols a channel."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        codec = CAE(0.33, width=0.125)
-    last = codec.g_a[-1].weight
+        codec = CAE(0.33, width=0.125, design=design)
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        last /= codec._analysis(x).std()
-    return freeze(codec, lambda c: histogram(c.symbols(x), c.levels))
+        spread = codec._analysis(x).std()
+        if design == "cae-paper":
+            codec.g_a[-1].weight /= spread
+        else:
+            codec.quantizer.log_step += (spread / 2).log()
+    return freeze(codec, lambda c: list(c.numbers(x).numpy()))
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package as it would be without trained codecs in it."""
+    monkeypatch.setattr("cdinfer.codecs.zoo.SHIPPED", tmp_path / "shipped")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from cdinfer.metrics import MS_SSIM_SIDE, ms_ssim, psnr, round_to_8_bits
+from cdinfer.metrics import MS_SSIM_SIDE, SSIM_SIDE, ms_ssim, psnr, round_to_8_bits, ssim
 from tests.conftest import draw
 
 #: Weights of the five scales (Wang et al. 2003, section 3.2).
@@ -39,6 +39,26 @@ def test_equal_pictures_have_infinite_psnr() -> None:
 def test_pictures_are_rounded_to_what_a_file_holds() -> None:
     x = torch.tensor([-1.0, 0.4 / 255, 0.6 / 255, 100.4 / 255, 2.0])
     assert (255 * round_to_8_bits(x)).tolist() == pytest.approx([0, 0, 1, 100, 255])
+
+
+def test_ssim_is_that_of_skimage_for_each_picture() -> None:
+    images = [draw(48, 64, seed) for seed in range(3)]
+    changed = [noisy(image, sigma) for image, sigma in zip(images, (2, 10, 40), strict=True)]
+    options = {"sigma": 1.5, "gaussian_weights": True, "use_sample_covariance": False}
+    expected = [
+        structural_similarity(a / 255, b / 255, channel_axis=2, data_range=1.0, **options)
+        for a, b in zip(images, changed, strict=True)
+    ]
+    ours = ssim(to_batch(*changed), to_batch(*images))
+    assert ours.tolist() == pytest.approx(expected, abs=1e-4)
+    assert max(expected) - min(expected) > 0.3
+
+
+@pytest.mark.parametrize(("side", "defined"), [(1, False), (10, False), (SSIM_SIDE, True)])
+def test_pictures_below_the_window_have_no_ssim(side: int, defined: bool) -> None:
+    x = torch.rand(2, 3, side, 64)
+    assert ssim(x, x).isfinite().tolist() == [defined, defined]
+    assert ssim(x.mT, x.mT).isfinite().tolist() == [defined, defined]
 
 
 def reference_ms_ssim(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

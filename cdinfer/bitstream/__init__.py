@@ -1,12 +1,11 @@
-"""Symbols <-> bytes: integer tables, the entropy coder, the ``.cdi`` container.
+"""Symbols <-> bytes: integer tables, context models, the entropy coder, the ``.cdi`` container.
 
-The coder is imported from `cdinfer.bitstream.rans`, where it is needed: it takes numba along, and
-reading a header (``cdinfer info``) should not wait for that.
+The coder is imported where it is needed, from `cdinfer.bitstream.files` or `rans`: it takes numba
+along, and reading a header (``cdinfer info``) should not wait for that.
 """
 
 from cdinfer.bitstream.container import (
     MAX_PIXELS,
-    Header,
     Parsed,
     checked_size,
     pack,
@@ -14,20 +13,22 @@ from cdinfer.bitstream.container import (
     stream_id,
     verify,
 )
+from cdinfer.bitstream.context import ContextModel, static_model
 from cdinfer.bitstream.errors import BitstreamError
-from cdinfer.bitstream.tables import Tables, build_tables, ideal_bits
+from cdinfer.bitstream.header import Header
+from cdinfer.bitstream.tables import build_tables
 
 __all__ = [
     "MAX_PIXELS",
     "BitstreamError",
+    "ContextModel",
     "Header",
     "Parsed",
-    "Tables",
     "build_tables",
     "checked_size",
-    "ideal_bits",
     "pack",
     "parse",
+    "static_model",
     "stream_id",
     "verify",
 ]

@@ -1,7 +1,7 @@
-"""The ``.cdi`` file: one picture, one header, one payload.
+"""The ``.cdi`` file: one picture, one header, the payloads of its channel groups.
 
     field     bytes  meaning
-    magic       4    b"CDI0"; the digit is the version of the format
+    magic       4    b"CDI1"; the digit is the version of the format
     codec       4    capital letters, digits or "_", naming the codec, e.g. b"CAE_"
     stream      4    stream id: what is needed to read symbols and give them meaning
     height      2    height of the picture in pixels; 0: it stands in height32
@@ -9,69 +9,70 @@
     height32   0/4   only if height is 0; at least 65,536
     width32    0/4   only if width is 0; at least 65,536
     flags       1    bit 0: provisional tables, written while the codec was still training
-    groups      1    number of channel groups: 1
-    crc         4    CRC-32 of all bytes before this field, then of the decoded symbols
-    payload     -    entropy-coded symbols, to the end of the file
+                     bit 1: there are fields
+    groups      1    number of channel groups n, 1 to 255
+    table     0/5n   only if n > 1; of each group: its channels, 1 byte, and its payload's length, 4
+    fields      -    only with bit 1: their number, 1 byte, at least 1; of each: a tag of 4 capital
+                     letters, digits or "_", none twice, the content's length, 4 bytes, the content
+    crcs       4n    of each group: CRC-32 of all bytes before crcs, then of the group's symbols
+    payloads    -    of each group, one after the other: entropy-coded symbols, to the file's end
 
-Integers are little endian; the header has 22 bytes for sides below 65,536. Each header is written
-in one way only, and the checksum covers it and the *symbols*, so any changed bit and any missing
-byte ends in an error, never in a wrong picture. Codecs are named, never numbered, so adding one
-cannot change the meaning of an old file. The rate of a file is ``8 * size / (height * width)``,
-header included.
+Integers are little endian; the header has 22 bytes for one group, no fields and sides below 65,536.
+Each header is written in one way only, and the checksums cover it and the *symbols*, so any changed
+bit and any missing byte ends in an error, never in a wrong picture. Codecs are named, never
+numbered, so adding one cannot change the meaning of an old file. The rate of a file is
+``8 * size / (height * width)``, header included. FORMAT.md has the same in words, and the payloads.
+
+Fields say what a picture is accompanied by: ``EXIF`` and ``ICCP`` (colour profile) as other formats
+store them. Decoders pass over tags they do not know.
+
+One group holds all channels of the codec. Several hold one run of channels each, and may use those
+of earlier groups as context: the first k decode without the rest, even from a file that ends behind
+them, if asked for (``parse(groups=k)``); otherwise such a file is refused as truncated.
 
 A codec reads a file as ``parse`` -> ``checked_size`` -> its entropy decoder -> ``verify``.
 """
 
 import hashlib
+import itertools
 import math
-import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdinfer.bitstream.context import ContextModel
 from cdinfer.bitstream.errors import BitstreamError
-from cdinfer.bitstream.tables import Tables
+from cdinfer.bitstream.header import AGAIN, MAGIC, damaged, newer, pack_header, unpack_header
+from cdinfer.bitstream.header import Header as Header
 
-MAGIC = b"CDI0"
-PROVISIONAL = 1
 MAX_PIXELS = 512 * 2**20
 
-_FIXED = struct.Struct("<4s4sIHH")
-_SIDE = struct.Struct("<I")
-_TAIL = struct.Struct("<BB")
 _CRC = struct.Struct("<I")
-_CODEC = re.compile(rb"[A-Z0-9_]{4}")
-_AGAIN = "copy the file or encode the picture again"
-
-
-class Header(NamedTuple):
-    """What a decoder must know before it reads the payload.
-
-    Sides are in pixels, 1 to 2**32 - 1; ``stream`` is a `stream_id`.
-    """
-
-    codec: str
-    stream: int
-    height: int
-    width: int
-    provisional: bool = False
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A file taken apart; the payload is not decoded and nothing is verified yet.
+    """A file taken apart; no payload is decoded and nothing is verified yet.
 
-    ``index`` is the file's place in its batch, or None; every error about the file carries it.
+    ``start`` is what all checksums cover: the bytes before them. There is one checksum and one
+    payload for each group that was asked for. ``index`` is the file's place in its batch, or None;
+    every error about the file carries it.
     """
 
     header: Header
-    crc: int
-    payload: bytes
+    start: bytes
+    crcs: tuple[int, ...]
+    payloads: tuple[bytes, ...]
     index: int | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """Payloads of all groups, one after the other."""
+        return b"".join(self.payloads)
 
 
 def stream_id(*parts: bytes) -> int:
@@ -90,21 +91,23 @@ def stream_id(*parts: bytes) -> int:
     return int.from_bytes(digest.digest()[:4], "little")
 
 
-def pack(header: Header, symbols: NDArray[np.uint8], payload: bytes) -> bytes:
+def pack(header: Header, symbols: NDArray[np.uint8], *payloads: bytes) -> bytes:
     """Return the bytes of a ``.cdi`` file.
 
     Args:
         header: as described there.
-        symbols: uint8 ``(C, h, w)``, what the payload decodes to.
-        payload: from `rans.encode`.
+        symbols: uint8 ``(C, h, w)``, what the payloads decode to.
+        payloads: one for each group, from `rans.encode` or `rans.encode_more`.
     """
-    start = _pack_header(header)
-    return start + _CRC.pack(_checksum(start, symbols)) + payload
+    start = pack_header(header, payloads)
+    crcs = _checksums(start, symbols, header.ends(len(symbols)))
+    return start + b"".join(map(_CRC.pack, crcs)) + b"".join(payloads)
 
 
-def rebuild(header: Header, crc: int, payload: bytes) -> bytes:
+def rebuild(header: Header, crcs: Sequence[int], payloads: Sequence[bytes]) -> bytes:
     """Return the file that `parse` took apart, byte for byte; nothing is verified."""
-    return _pack_header(header) + _CRC.pack(crc) + payload
+    start = pack_header(header, payloads)
+    return start + b"".join(map(_CRC.pack, crcs)) + b"".join(payloads)
 
 
 def parse(
@@ -112,19 +115,22 @@ def parse(
     *,
     expect_codec: str | None = None,
     expect_stream: int | None = None,
+    groups: int | None = None,
     index: int | None = None,
 ) -> Parsed:
-    """Split a ``.cdi`` file into header, checksum and payload.
+    """Split a ``.cdi`` file into header, checksums and payloads.
 
     Args:
         data: the whole file.
         expect_codec: refuse files of other codecs.
         expect_stream: refuse files of other stream ids.
+        groups: take only so many channel groups, 1 or more, and pass over what follows them,
+            whether it is whole or not; None takes all.
         index: place of the file in its batch, for errors.
 
     Raises:
-        BitstreamError: if ``data`` is not a ``.cdi`` file, is of a newer version, of another
-            codec or stream, or has no whole header.
+        BitstreamError: if ``data`` is not a ``.cdi`` file, is of another version, of another
+            codec or stream, has no whole header, or not as many whole groups.
     """
     if not MAGIC[:3].startswith(data[:3]):
         raise BitstreamError(
@@ -132,13 +138,19 @@ def parse(
             "make one with: cdinfer encode IMAGE",
             index,
         )
+    if data[3:4] == b"0":
+        raise BitstreamError(
+            f"its format is {data[:4]!r}, used before {MAGIC!r} and no longer read, or it is "
+            f"damaged; {AGAIN}",
+            index,
+        )
     if data[3:4] not in (b"", MAGIC[3:]):
-        raise _newer(f"its format is {data[:4]!r}, not {MAGIC!r}", index)
+        raise newer(f"its format is {data[:4]!r}, not {MAGIC!r}", index)
     try:
-        header, crc, end = _unpack_header(data, index)
+        header, lengths, crcs, end = unpack_header(data, index)
     except struct.error:
         raise BitstreamError(
-            f"truncated: the file ends after {len(data)} bytes, inside its header; {_AGAIN}", index
+            f"truncated: the file ends after {len(data)} bytes, inside its header; {AGAIN}", index
         ) from None
     if expect_codec not in (None, header.codec):
         raise BitstreamError(
@@ -152,25 +164,35 @@ def parse(
             f"another {header.codec} codec; give the one that wrote the file with --codec",
             index,
         )
-    return Parsed(header, crc, bytes(data[end:]), index)
+    start, payloads = bytes(data[: end - _CRC.size * len(crcs)]), bytes(data[end:])
+    if header.groups:
+        parts = _split(payloads, lengths, groups, index)
+    elif groups not in (None, 1):
+        raise _too_few(1, groups, index)
+    else:
+        parts = [payloads]
+    return Parsed(header, start, tuple(crcs[: len(parts)]), tuple(parts), index)
 
 
 def checked_size(
-    parsed: Parsed, tables: Tables, stride: int, max_pixels: int = MAX_PIXELS
+    parsed: Parsed, model: ContextModel, stride: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
     """Return the latents' size ``(h, w)``, once it is safe to allocate.
 
     Args:
         parsed: from `parse`.
-        tables: the codec's.
+        model: the codec's.
         stride: pixels per latent, each way; sides are rounded up to it.
         max_pixels: largest picture to decode.
 
     Raises:
-        BitstreamError: if the picture has more than ``max_pixels``, or more than its payload can
-            hold: no valid stream spends fewer than 7/8 of ``min_bits`` on a symbol, because
-            rounding in the coder (states of 16 frequencies or more) loses at most 1/16 of the
-            ideal cost of a symbol and less than 1 % of a word.
+        BitstreamError: if the picture has more than ``max_pixels``, the groups have not the
+            model's channels, or there are more symbols than the payload of a group can hold. No
+            valid payload has fewer than 7/8 of the bits that its symbols cost at least, whatever
+            their contexts (`ContextModel.least_bits`): a symbol of probability p is put into a
+            state of 16 times its frequency or more, where rounding loses less than (1 - p) / 16 of
+            the new state, so less than 1/16 of ``-log2(p)`` bits; and a state that gives a word
+            away loses less than log2(17/16) of its 16 bits.
     """
     header = parsed.header
     pixels = header.height * header.width
@@ -181,78 +203,76 @@ def checked_size(
             parsed.index,
         )
     height, width = math.ceil(header.height / stride), math.ceil(header.width / stride)
-    num_symbols = len(tables.frequencies) * height * width
-    if num_symbols * tables.min_bits * 7 / 8 > 8 * len(parsed.payload):
+    ends = header.ends(len(model.sizes))
+    if ends[-1] != len(model.sizes):
         raise BitstreamError(
-            f"damaged or truncated: {header.height} x {header.width} pixels cannot fit in a "
-            f"payload of {len(parsed.payload):,} bytes; {_AGAIN}",
+            f"damaged: its groups have {ends[-1]} channels, its codec has {len(model.sizes)}; "
+            + AGAIN,
             parsed.index,
         )
+    for first, last, payload in zip([0, *ends], ends, parsed.payloads, strict=False):
+        if height * width * model.least_bits[first:last].sum() * 7 / 8 > 8 * len(payload):
+            raise BitstreamError(
+                f"damaged or truncated: {header.height} x {header.width} pixels cannot fit in a "
+                f"payload of {len(payload):,} bytes; {AGAIN}",
+                parsed.index,
+            )
     return height, width
 
 
 def verify(parsed: Parsed, symbols: NDArray[np.uint8]) -> None:
-    """Compare a file's checksum with its header and decoded symbols.
+    """Compare a file's checksums with its header and decoded symbols.
 
     Args:
         parsed: from `parse`.
-        symbols: uint8 ``(C, h, w)``, decoded from the payload.
+        symbols: uint8 ``(C, h, w)``, decoded from the payloads.
 
     Raises:
         BitstreamError: if they differ.
     """
-    if _checksum(_pack_header(parsed.header), symbols) != parsed.crc:
+    ends = parsed.header.ends(len(symbols))[: len(parsed.crcs)]
+    if _checksums(parsed.start, symbols, ends) != [*parsed.crcs]:
         raise BitstreamError(
-            "damaged: the checksum does not match the header and the decoded symbols; " + _AGAIN,
+            "damaged: the checksum does not match the header and the decoded symbols; " + AGAIN,
             parsed.index,
         )
 
 
-def _checksum(start: bytes, symbols: NDArray[np.uint8]) -> int:
+def _checksums(start: bytes, symbols: NDArray[np.uint8], ends: list[int]) -> list[int]:
     assert symbols.dtype == np.uint8, symbols.dtype
-    return zlib.crc32(np.ascontiguousarray(symbols).data, zlib.crc32(start))
+    assert ends[-1] == len(symbols), (ends, symbols.shape)
+    crc = zlib.crc32(start)
+    return [
+        zlib.crc32(np.ascontiguousarray(symbols[first:last]).data, crc)
+        for first, last in zip([0, *ends], ends, strict=False)
+    ]
 
 
-def _pack_header(header: Header) -> bytes:
-    """Return all header bytes before the checksum."""
-    sides = (header.height, header.width)
-    assert all(1 <= side < 1 << 32 for side in sides), sides
-    assert _CODEC.fullmatch(header.codec.encode("ascii")), header.codec
-    short = [side if side < 1 << 16 else 0 for side in sides]
-    fixed = _FIXED.pack(MAGIC, header.codec.encode("ascii"), header.stream, *short)
-    long = b"".join(_SIDE.pack(side) for side in sides if side >= 1 << 16)
-    return fixed + long + _TAIL.pack(PROVISIONAL * header.provisional, 1)
+def _split(
+    payloads: bytes, lengths: list[int], groups: int | None, index: int | None
+) -> list[bytes]:
+    """Return the payloads of the first ``groups``, or of all and nothing else."""
+    wanted = len(lengths) if groups is None else groups
+    if wanted > len(lengths):
+        raise _too_few(len(lengths), wanted, index)
+    assert wanted >= 1, wanted
+    ends = list(itertools.accumulate(lengths))
+    if ends[wanted - 1] > len(payloads):
+        whole = sum(end <= len(payloads) for end in ends)
+        raise BitstreamError(
+            f"truncated: the file ends inside channel group {whole + 1} of {len(lengths)}; "
+            + (f"{AGAIN}, or ask for groups={whole}" if whole else AGAIN),
+            index,
+        )
+    if groups is None and ends[-1] < len(payloads):
+        excess = len(payloads) - ends[-1]
+        raise damaged(f"{excess} bytes are left over behind its last channel group", index)
+    return [
+        payloads[end - length : end] for end, length in zip(ends[:wanted], lengths, strict=False)
+    ]
 
 
-def _unpack_header(data: bytes, index: int | None) -> tuple[Header, int, int]:
-    """Return header, checksum and where the payload starts.
-
-    Raises:
-        struct.error: if the data end before the payload starts.
-    """
-    _, codec, stream, *sides = _FIXED.unpack_from(data)
-    end = _FIXED.size
-    for axis in range(2):
-        if sides[axis] == 0:
-            (sides[axis],) = _SIDE.unpack_from(data, end)
-            end += _SIDE.size
-            if sides[axis] < 1 << 16:
-                raise BitstreamError(f"damaged: a side of the picture is 0; {_AGAIN}", index)
-    flags, groups = _TAIL.unpack_from(data, end)
-    end += _TAIL.size
-    (crc,) = _CRC.unpack_from(data, end)
-    if not _CODEC.fullmatch(codec):
-        raise BitstreamError(f"damaged: {codec!r} is not the name of a codec; {_AGAIN}", index)
-    if flags & ~PROVISIONAL:
-        raise _newer(f"it carries flags {flags:#04x} that are not known here", index)
-    if groups != 1:
-        raise _newer(f"it has {groups} channel groups, not 1", index)
-    header = Header(codec.decode("ascii"), stream, sides[0], sides[1], bool(flags & PROVISIONAL))
-    return header, crc, end + _CRC.size
-
-
-def _newer(detail: str, index: int | None) -> BitstreamError:
+def _too_few(have: int, wanted: int, index: int | None) -> BitstreamError:
     return BitstreamError(
-        f"written by a newer cdinfer, or damaged: {detail}; update cdinfer, or copy the file again",
-        index,
+        f"asked for groups={wanted}, but the file has {have} of them; ask for at most {have}", index
     )

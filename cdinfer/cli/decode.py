@@ -1,11 +1,10 @@
 """``cdinfer decode``: ``.cdi`` files -> pictures.
 
 The codec is found by the stream id in each file, among shipped codecs and those under ``runs/``,
-unless ``--codec`` names it.
+unless ``--codec`` names it. EXIF and colour profile that a file carries go into PNG and TIFF.
 """
 
 import functools
-import io
 from pathlib import Path
 
 from cdinfer.cli import files
@@ -25,20 +24,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--codec", metavar="NAME|RUN", help="default: the one the file names, where it is known"
     )
+    files.add_precision_flag(parser)
     files.add_output_flags(parser)
     args = parser.parse_args(argv)
-
-    from PIL import Image
 
     from cdinfer.bitstream.container import MAX_PIXELS  # torch takes seconds to import
     from cdinfer.codecs.cae import CAE
     from cdinfer.codecs.zoo import find_codec, find_stream, read_codec
-    from cdinfer.data.images import from_tensor
+    from cdinfer.data.metadata import save_picture
 
     @functools.cache
     def load(folder: Path) -> CAE:
         codec = read_codec(folder)
         codec.max_pixels = args.max_pixels or MAX_PIXELS
+        codec.precision = args.precision
         return codec
 
     inputs = [files.Input(Path(file), Path(Path(file).name)) for file in args.file]
@@ -49,12 +48,11 @@ def main(argv: list[str]) -> int:
         header, num_bytes = files.read_header(path)
         files.check_output(path, outputs[path], args.overwrite)
         codec = load(given or find_stream(header.stream))
-        (x,) = codec.decompress([path.read_bytes()])
-        picture = io.BytesIO()
+        (x,) = codec.render([path.read_bytes()])
         kind = FORMATS[outputs[path].suffix.lower()]
-        Image.fromarray(from_tensor(x)).save(picture, kind)
-        files.write_output(outputs[path], picture.getvalue())
+        data, notes = save_picture(x.permute(1, 2, 0).numpy(), kind, header.fields)
+        files.write_output(outputs[path], data)
         row = files.describe_file(path, header, num_bytes)
-        return files.Result(f"{path} -> {outputs[path]}", row)
+        return files.Result(f"{path} -> {outputs[path]}", row, notes)
 
     return files.each("decode", outputs, decode, args.json)

@@ -1,11 +1,11 @@
 """``cdinfer demo``: the whole story on pictures that come with the package, in minutes.
 
-    pictures -> codec -> shards -> a network on latents, one on originals -> table and picture
+    pictures --codec--> shards -> a network on latents, one on originals -> table and picture
 
 Each step runs the command it shows. A finished step is kept and found again, so an interrupted
 demo goes on where it was, and a second one only measures.
 
-    OUT/codec/, latents/, originals/    runs, as ``cdinfer train`` leaves them
+    OUT/latents/, originals/            runs, as ``cdinfer train`` leaves them
     OUT/data/shards/, data/cdi/         the set ``cdinfer export`` writes, and its .cdi files
     OUT/table.md, picture.png           what was found
     OUT/demo.json                       the same for programs, and what ``--json`` prints:
@@ -18,9 +18,7 @@ import contextlib
 import functools
 import io
 import json
-import logging
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,12 +34,10 @@ class Budget(NamedTuple):
     """How much is trained, and on what.
 
     Attributes:
-        codec_steps: of the codec, 8 pictures each.
         network_steps: of either network, 32 pictures each, rounded to whole epochs.
         pictures: ``{train,val,test}/CLASS/NAME.png``, grey, 64 x 64; the sample set by default.
     """
 
-    codec_steps: int = 1500
     network_steps: int = 720
     pictures: Path | None = None
 
@@ -67,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         "cdinfer demo",
         allow_abbrev=False,
-        description="Train a small codec and two small networks on pictures that come with the "
-        "package, and compare: about two minutes on two cores. Interrupted, it goes on.",
+        description="Store pictures that come with the package as bitstreams, train two small "
+        "networks, on bits and on pictures, and compare: about two minutes on two cores. "
+        "Interrupted, it goes on.",
         epilog="example: cdinfer demo",
     )
     parse.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
@@ -85,13 +82,7 @@ def main(argv: list[str]) -> int:
             print(text, flush=True)
 
     say("Store pictures as small bitstreams, once; then tell what is on them from the bits.\n")
-    from cdinfer.tasks import CollapseError
-
-    try:
-        result = tell(Path(args.out), say)
-    except CollapseError as error:
-        print(f"cdinfer demo: {error}", file=sys.stderr)
-        return 1
+    result = tell(Path(args.out), say)
     if args.json:
         print(json.dumps(result))
     return 0
@@ -113,24 +104,23 @@ def tell(out: Path, say: Say, budget: Budget | None = None) -> dict[str, Any]:
     pictures = sample_set() if budget.pictures is None else budget.pictures
     places = demo.Places(
         pictures=pictures,
-        codec=out / "codec",
         shards=out / "data" / "shards",
         files=out / "data" / "cdi",
         latents=out / "latents",
         originals=out / "originals",
     )
     names = ", ".join(sorted(path.name for path in (pictures / "test").iterdir()))
-    say(f"1/6  Pictures: {len(find_images(pictures)):,} small grey ones of {names}.")
+    say(f"1/5  Pictures: {len(find_images(pictures)):,} small grey ones of {names}.")
     say(f"     They come with the package and lie in {pictures}")
     done = {}
     for number, step in enumerate(plan(places, budget), 2):
-        say(f"\n{number}/6  {step.title}\n{show(step.command)}")
+        say(f"\n{number}/5  {step.title}\n{show(step.command)}")
         key = demo_steps.make_key(step.command, *step.reads)
         finished = demo_steps.once(step.folder, key, functools.partial(_work, step, places))
         done[step.folder.name] = finished._asdict()
         kept = "kept from an earlier run, which took" if finished.kept else "done in"
         say(f"     {kept} {finished.seconds:.0f} s")
-    say("\n6/6  Measure: classify every test picture from its file on disk, and weigh the files.\n")
+    say("\n5/5  Measure: classify every test picture from its file on disk, and weigh the files.\n")
     result = demo.run(places)
     table, picture = out / "table.md", out / "picture.png"
     table.write_text(f"{tables(result)}\n", "utf-8")
@@ -144,34 +134,24 @@ def tell(out: Path, say: Say, budget: Budget | None = None) -> dict[str, Any]:
 
 def plan(places: "Places", budget: Budget) -> list[Step]:
     """Return the steps between pictures and measuring."""
+    from cdinfer.codecs.zoo import find_codec
     from cdinfer.data.images import find_images
 
     pictures = [] if budget.pictures is None else ["--data", str(budget.pictures)]
-    codec = ["train", "--task", "codec", "--bpp", "0.33", *pictures]
-    codec += ["--model.codec.width", "0.25", "--model.lr", "2e-3", "--data.batch_size", "8"]
-    codec += ["--data.crop", "64", "--data.whole", "false", "--data.memory", "64"]
-    codec += ["--trainer.max_steps", str(budget.codec_steps)]
-    codec += ["--trainer.val_check_interval", str(max(1, budget.codec_steps // 10))]
-    export = ["export", str(places.pictures), str(places.shards), "--codec", str(places.codec)]
-    recipe = ["--data.crop", "56"]
+    export = ["export", str(places.pictures), str(places.shards), "--bpp", "0.33"]
+    recipe = ["--data.crop", "48"]
     batches = len(find_images(places.pictures / "train")) / 32
     recipe += ["--trainer.max_epochs", str(max(1, round(budget.network_steps / batches)))]
     latents = ["train", "--task", "cls", "--data", str(places.shards)]
     latents += ["--model.net.width", "0.25", *recipe]
     originals = ["train", "--task", "cls", *pictures, "--model.input", "original"]
-    originals += ["--model.pixel_net.width", "0.2", "--data.memory", "64", *recipe]
+    originals += ["--model.pixel_net.width", "0.21", "--data.memory", "64", *recipe]
     return [
-        Step(
-            "Train a codec: a narrow autoencoder learns to store pictures in 0.33 bits a pixel.",
-            places.codec,
-            [*codec, *_save_to(places.codec)],
-            [places.pictures],
-        ),
         Step(
             "Compress all pictures, once. From here on nobody needs the pixels.",
             places.shards.parent,
             export,
-            [places.pictures, places.codec / "version_0" / "codec"],
+            [places.pictures, find_codec("cae", 0.33)],
         ),
         Step(
             "Train a network on the latents inside the bitstreams; nothing is decoded to pixels.",
@@ -207,8 +187,9 @@ def suggestions(places: "Places") -> str:
     told = [
         ("labels from bits", f"predict {places.latents} {test}"),
         ("what it confuses", f"eval {places.latents}"),
-        ("look at a bitstream", f"decode {first} --codec {places.codec} -o {first.stem}.png"),
-        ("a real codec", "train --task codec --bpp 0.33 --data FOLDER_OF_PHOTOS"),
+        ("look at a bitstream", f"decode {first} -o {first.stem}.png"),
+        ("your own pictures", "export PHOTOS SHARDS --bpp 0.33"),
+        ("your own codec", "train --task codec --bpp 0.33 --data FOLDER_OF_PHOTOS"),
     ]
     return "\n".join(f"  {why:<20} cdinfer {command}" for why, command in told)
 
@@ -229,17 +210,12 @@ def _train(step: Step) -> None:
     """Run ``cdinfer train`` with a progress bar of our own."""
     from cdinfer.cli import lightning, train
 
-    is_codec = step.folder.name == "codec"
-    bar = {
-        "class_path": "cdinfer.studies.demo_bar.DemoBar",
-        "init_args": {"kind": "codec" if is_codec else "cls"},
-    }
+    bar = {"class_path": "cdinfer.studies.demo_bar.DemoBar"}
     best = {"filename": "best", "monitor": "val/top1", "mode": "max"}
-    keep = {"class_path": "ModelCheckpoint", "init_args": {} if is_codec else best}
+    keep = {"class_path": "ModelCheckpoint", "init_args": best}
     args = ["fit", *train.expand(step.command[1:]), "--trainer.enable_model_summary", "false"]
     args += ["--trainer.enable_progress_bar", "false"]
     args += [f"--trainer.callbacks={json.dumps([keep, bar])}"]
-    logging.getLogger("cdinfer.tasks").setLevel(logging.WARNING)  # we tell it ourselves
     lightning.run(args, quiet=True)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cdinfer.__main__ import describe
-
-PARTS = ("weights.safetensors", "codec.json")
+from cdinfer.cli.files import add_precision_flag, decibels
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +27,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--block", type=int, default=512, help="bitstreams in a block (512); 1: "
                        "one sample a key, for other webdataset readers")  # fmt: skip
     parse.add_argument("--per-shard", type=int, default=8192, help="pictures in a shard (8192)")
+    add_precision_flag(parse)
     parse.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode")
+    parse.add_argument("--min-psnr", type=decibels, metavar="DB", help="list pictures whose "
+                       "reconstruction is worse than this")  # fmt: skip
+    parse.add_argument("--drop", action="store_true", help="leave them out of the set")
     parse.add_argument("--on-error", choices=("stop", "skip"), default="stop",
                        help="what to do with a picture that cannot be read")  # fmt: skip
     parse.add_argument("--json", action="store_true", help="print one JSON object")
@@ -42,6 +45,8 @@ def main(argv: list[str]) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
+    if args.drop and args.min_psnr is None:
+        raise ValueError("--drop leaves out what --min-psnr finds: give --min-psnr 28, say")
     from cdinfer.codecs.zoo import find_codec
     from cdinfer.data.export import Plan, export
     from cdinfer.data.layout import find_pictures, is_shards
@@ -53,7 +58,7 @@ def main(argv: list[str]) -> int:
     codec = find_codec(args.codec, args.bpp)
     pictures = find_pictures(source, args.splits)
     total = sum(map(len, pictures.splits.values()))
-    plan = Plan(args.resize, args.block, args.per_shard)
+    plan = Plan(args.resize, args.block, args.per_shard, args.precision, args.min_psnr, args.drop)
     skip = args.on_error == "skip"
     with _bar(total, args.json) as progress:
         try:
@@ -66,6 +71,12 @@ def main(argv: list[str]) -> int:
     summary = summarise(index, target)
     for key, reason in _skipped(index):
         print(f"cdinfer export: left out {source / key}: {reason}", file=sys.stderr)
+    for key, psnr in summary["below_floor"]:
+        verb = "left out" if args.drop else "kept"
+        print(
+            f"cdinfer export: {verb} {source / key}: {psnr:.2f} dB, below {args.min_psnr:g}",
+            file=sys.stderr,
+        )
     print(json.dumps(summary) if args.json else report(summary))
     return 0
 
@@ -78,24 +89,34 @@ def _check_device(device: str) -> None:
 
 
 def _skipped(index: dict[str, Any]) -> list[list[str]]:
-    """Return key and reason of every picture that was left out."""
+    """Return key and reason of every picture that could not be read."""
     return [
         item for split in index["splits"].values() for shard in split for item in shard["skipped"]
+    ]
+
+
+def _below(index: dict[str, Any]) -> list[list[Any]]:
+    """Return key and PSNR of every picture below the floor."""
+    return [
+        item for split in index["splits"].values() for shard in split for item in shard["below"]
     ]
 
 
 def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return counts and bytes of a set: before, after, and what each part takes."""
     shards = [shard for split in index["splits"].values() for shard in split]
+    below = _below(index)
     before = sum(shard["source_bytes"] for shard in shards)
     payload = sum(shard["payload"] for shard in shards)
     tars = sum(shard["bytes"] + shard["targets_bytes"] for shard in shards)
     after = tars + (folder / "index.json").stat().st_size
-    codec = sum((folder / "codec" / part).stat().st_size for part in PARTS)
+    codec = sum(file.stat().st_size for file in (folder / "codec").iterdir())
     return {
         "set": str(folder),
         "pictures": sum(shard["count"] for shard in shards),
         "skipped": len(_skipped(index)),
+        "dropped": len(below) if index["floor"]["drop"] else 0,
+        "below_floor": below,
         "bytes_before": before,
         "bytes_after": after,
         "bytes_codec": codec,
@@ -107,7 +128,8 @@ def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def report(summary: dict[str, Any]) -> str:
     """Return the summary for a person."""
-    skipped = f" ({summary['skipped']} left out)" if summary["skipped"] else ""
+    left_out = summary["skipped"] + summary["dropped"]
+    skipped = f" ({left_out} left out)" if left_out else ""
     return "\n".join(
         [
             f"{summary['pictures']} pictures{skipped} -> {summary['set']}",

@@ -8,7 +8,6 @@ Ctrl-C leaves ``checkpoints/last.ckpt``; ``--ckpt_path`` goes on from there, in 
 import json
 import logging
 import pickle
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -25,6 +24,7 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 
+from cdinfer.codecs.zoo import copy_codec
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import BaseTask, CollapseError, LatentTask
 
@@ -63,7 +63,7 @@ class SaveRun(SaveConfigCallback):
             recipe = "net" if pl_module.input == "latents" else "pixel_net"
             about["net"] = self.config.model.init_args[recipe].as_dict()
             if pl_module.codec_folder is not None:
-                shutil.copytree(pl_module.codec_folder, folder / "codec", dirs_exist_ok=True)
+                copy_codec(pl_module.codec_folder, folder / "codec")
         (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
     def on_exception(

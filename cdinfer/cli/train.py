@@ -83,10 +83,11 @@ def _codec_to_train(codec: str | None, bpp: float | None) -> list[str]:
     if codec is not None and codec not in CODECS:
         close = difflib.get_close_matches(codec, CODECS, 1) or list(CODECS)
         raise ValueError(f"unknown --codec '{codec}' to train; use --codec {close[0]}")
-    if bpp is None:
-        return []
-    latent_channels(bpp)
-    return ["--model.codec.bpp", str(bpp)]
+    args = [] if codec is None else ["--model.codec.design", codec]
+    if bpp is not None:
+        latent_channels(bpp)
+        args += ["--model.codec.bpp", str(bpp)]
+    return args
 
 
 def _codec_to_read(codec: str | None, bpp: float | None, data: str | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from cdinfer.codecs.base import Codec, LatentCodec, Latents
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.zoo import freeze, load_codec, read_codec, save_codec
+from cdinfer.codecs.zoo import freeze, load_codec, read_codec, save_codec, shipped_codecs
 
 __all__ = [
     "CAE",
@@ -13,4 +13,5 @@ __all__ = [
     "load_codec",
     "read_codec",
     "save_codec",
+    "shipped_codecs",
 ]

@@ -28,8 +28,8 @@ class Latents(NamedTuple):
     Attributes:
         y: ``(B, C, h, w)`` dequantised symbols, as decoder and networks expect them.
         sigma: ``(B, C, h, w)`` predicted scales, or ``None`` for a static prior.
-        bits_est: ``(B,)`` estimated code length, differentiable while training, or ``None``
-            where the latents were read from a bitstream.
+        bits_est: ``(B,)`` estimated code length, differentiable, while a codec is trained;
+            ``None`` from a frozen one, whose files are there to be measured.
     """
 
     y: Tensor

@@ -16,7 +16,8 @@ One tar member a bitstream would triple a set of 600-byte files, so shards hold 
     payloads    -      one after the other
 
 Integers are little endian. Each block is written in one way only, and each file can be rebuilt
-byte for byte: a block leaves out only what its files share.
+byte for byte: a block leaves out only what its files share. They have one channel group and no
+fields, and no provisional tables.
 """
 
 import re
@@ -38,11 +39,20 @@ LEAST = 4
 
 
 def join(files: Sequence[bytes]) -> bytes:
-    """Return the block of complete ``.cdi`` files of one codec and stream, at least one."""
+    """Return the block of complete ``.cdi`` files of one codec and stream, at least one.
+
+    Raises:
+        ValueError: if a file has several channel groups, or fields.
+    """
     parsed = [parse(file) for file in files]
     headers = [file.header for file in parsed]
     assert len({(h.codec, h.stream, h.provisional) for h in headers}) == 1
     assert not headers[0].provisional, "only frozen codecs write sets"
+    if any(h.groups or h.fields for h in headers):
+        raise ValueError(
+            "expected files of one channel group, without fields such as EXIF, got others: "
+            "sets hold no more than networks read; encode the pictures without them"
+        )
     sizes = np.array([(h.height, h.width) for h in headers], "<u4")
     least, bits, lengths = _pack(np.array([len(file.payload) for file in parsed]))
     sized = bool((sizes != sizes[0]).any())
@@ -51,7 +61,7 @@ def join(files: Sequence[bytes]) -> bytes:
         [
             _START.pack(MAGIC, codec, headers[0].stream, len(files), least, bits, sized),
             (sizes if sized else sizes[:1]).tobytes(),
-            np.array([file.crc for file in parsed], "<u4").tobytes(),
+            np.array([file.crcs[0] for file in parsed], "<u4").tobytes(),
             lengths,
             *(file.payload for file in parsed),
         ]
@@ -105,7 +115,7 @@ class Block:
         height, width = self.sizes[index].tolist()
         header = Header(self._codec, self._stream, height, width)
         payload = self._data[self._starts[index] : self._ends[index]]
-        return rebuild(header, int(self._crcs[index]), bytes(payload))
+        return rebuild(header, [int(self._crcs[index])], [bytes(payload)])
 
     def _array(self, dtype: str, start: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._data, dtype, count, start)

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.codecs import LatentCodec
-from cdinfer.codecs.zoo import read_codec
-from cdinfer.data.images import read_image, resize_short_side, to_tensor
+from cdinfer.codecs import CAE
+from cdinfer.codecs.cae import Precision
+from cdinfer.codecs.guard import measure
+from cdinfer.codecs.zoo import copy_codec, read_codec
+from cdinfer.data.images import as_tensor, read_image, resize_short_side
 from cdinfer.data.index import FORMAT
 from cdinfer.data.layout import INDEX, ImageSet, Item
 from cdinfer.data.shards import targets_name
@@ -38,11 +40,17 @@ class Plan(NamedTuple):
         resize: short side in pixels to scale pictures to, or ``None``.
         block: bitstreams in a block; 1 writes one sample a key, for other readers.
         per_shard: pictures in a shard.
+        precision: of the encoder.
+        min_psnr: pictures whose reconstruction is worse are listed; in dB.
+        drop: leave them out.
     """
 
     resize: int | None = None
     block: int = 512
     per_shard: int = 8192
+    precision: Precision = "fp32"
+    min_psnr: float | None = None
+    drop: bool = False
 
 
 class Unreadable(NamedTuple):
@@ -50,6 +58,13 @@ class Unreadable(NamedTuple):
 
     key: str
     reason: str
+
+
+class Poor(NamedTuple):
+    """A picture below the floor, and its PSNR in dB."""
+
+    key: str
+    psnr: float
 
 
 def export(
@@ -76,6 +91,7 @@ def export(
         ValueError: if a picture cannot be read, or ``folder`` holds something else.
     """
     codec = read_codec(codec_folder).to(device)
+    codec.precision = plan.precision
     index = _new_index(pictures, codec, codec_folder, plan, device)
     done = _resume(folder, index)
     if not skip_unreadable:  # what was left out then is tried again, or named
@@ -83,7 +99,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     if not done:
         _write_index(folder, index)  # first of all, so that readers know what this will be
-        _copy_codec(codec_folder, folder / "codec")
+        copy_codec(codec_folder, folder / "codec")
     for split, items in pictures.splits.items():
         order = np.random.default_rng(SEED).permutation(len(items))
         for number, start in enumerate(range(0, len(items), plan.per_shard)):
@@ -94,19 +110,22 @@ def export(
                 progress(split, len(chosen))
                 continue
             skipped: list[Unreadable] = []
+            below: list[Poor] = []
             encoded = []
-            for part in _encode(codec, pictures.root, chosen, plan, skip_unreadable, skipped):
-                encoded += part
-                progress(split, len(part))
+            for batch in _read(pictures.root, chosen, plan, skip_unreadable, skipped):
+                encoded += _compress(codec, batch, plan, below)
+                progress(split, len(batch))
             progress(split, len(skipped))
             entry = write_shard(folder, name, encoded, plan.block, bool(pictures.classes))
             entry["source_bytes"] = sum(_size(pictures.root, e.item) for e in encoded)
             entry["skipped"] = [list(item) for item in skipped]
+            entry["below"] = [list(item) for item in below]
             index["splits"][split].append(entry)
             _write_index(folder, index)
     if not any(entry["count"] for split in index["splits"].values() for entry in split):
         raise ValueError(
-            f"none of the pictures in '{pictures.root}' can be read: try without --on-error skip"
+            f"none of the pictures in '{pictures.root}' can be read and kept: try without "
+            "--on-error skip and --drop"
         )
     index["complete"] = True
     _write_index(folder, index)
@@ -114,9 +133,9 @@ def export(
 
 
 def _new_index(
-    pictures: ImageSet, codec: LatentCodec, codec_folder: Path, plan: Plan, device: str
+    pictures: ImageSet, codec: CAE, codec_folder: Path, plan: Plan, device: str
 ) -> dict[str, Any]:
-    weights = (codec_folder / "weights.safetensors").read_bytes()
+    weights = (codec_folder / "encoder.safetensors").read_bytes()
     return {
         "format": FORMAT,
         "complete": False,
@@ -127,13 +146,13 @@ def _new_index(
         "channels": codec.channels,
         "stride": codec.stride,
         "planes": list(codec.planes),
-        "centers": [float(c) for c in codec.state_dict()["centers"]],
         "classes": pictures.classes,
         "preprocessing": {"resize": plan.resize, "crop": None},
         "block": plan.block,
         "per_shard": plan.per_shard,
         "seed": SEED,
-        "encoder": {"device": device, "precision": "fp32", "torch": torch.__version__},
+        "encoder": {"device": device, "precision": plan.precision, "torch": torch.__version__},
+        "floor": {"min_psnr": plan.min_psnr, "drop": plan.drop},
         "inputs": _fingerprint(pictures),
         "splits": {split: [] for split in pictures.splits},
     }
@@ -181,16 +200,14 @@ def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
-def _encode(
-    codec: LatentCodec,
-    root: Path,
-    items: Sequence[Item],
-    plan: Plan,
-    skip: bool,
-    skipped: list[Unreadable],
-) -> Iterator[list[Encoded]]:
-    """Encode ``items`` in order, in batches of neighbours of one size."""
-    batch: list[tuple[Item, torch.Tensor]] = []
+Batch = list[tuple[Item, torch.Tensor]]
+
+
+def _read(
+    root: Path, items: Sequence[Item], plan: Plan, skip: bool, skipped: list[Unreadable]
+) -> Iterator[Batch]:
+    """Read ``items`` in order, in batches of neighbours of one size."""
+    batch: Batch = []
     for item in items:
         path = root / item.key
         try:
@@ -205,32 +222,38 @@ def _encode(
                 ) from error
             skipped.append(Unreadable(item.key, reason))
             continue
-        x = to_tensor(picture)
+        x = as_tensor(picture)
         room = max(1, min(BATCH, BATCH_PIXELS // (x.shape[-2] * x.shape[-1])))
         if batch and (x.shape != batch[0][1].shape or len(batch) == room):
-            yield _compress(codec, batch)
+            yield batch
             batch = []
         batch.append((item, x))
     if batch:
-        yield _compress(codec, batch)
+        yield batch
 
 
-def _compress(codec: LatentCodec, batch: list[tuple[Item, torch.Tensor]]) -> list[Encoded]:
-    device = next(codec.parameters()).device
-    x = torch.stack([image for _, image in batch]).to(device)
+def _compress(codec: CAE, batch: Batch, plan: Plan, below: list[Poor]) -> list[Encoded]:
+    """Encode pictures of one size; those below the floor are added to ``below``."""
+    x = torch.stack([image for _, image in batch]).to(codec.mean.device)
     size = (-(-x.shape[-2] // codec.stride), -(-x.shape[-1] // codec.stride))
     files = codec.compress(x)
-    return [Encoded(item, file, size) for (item, _), file in zip(batch, files, strict=True)]
+    encoded = [Encoded(item, file, size) for (item, _), file in zip(batch, files, strict=True)]
+    if plan.min_psnr is None:
+        return encoded
+    scores = measure(codec, x, files)
+    poor = [score < plan.min_psnr for score in scores]
+    below += [
+        Poor(one.item.key, round(score, 3))
+        for one, score, is_poor in zip(encoded, scores, poor, strict=True)
+        if is_poor
+    ]
+    if plan.drop:
+        return [one for one, is_poor in zip(encoded, poor, strict=True) if not is_poor]
+    return encoded
 
 
 def _size(root: Path, item: Item) -> int:
     return (root / item.key).stat().st_size
-
-
-def _copy_codec(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("weights.safetensors", "codec.json"):
-        write_atomically(target / name, (source / name).read_bytes())
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:

@@ -19,8 +19,9 @@ Floating-point pictures are refused: nothing in them says what white is.
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,9 +43,9 @@ IMAGE_SUFFIXES = frozenset(
     | {".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
-_limit_lock = threading.Lock()
-_limit_lifted_by = 0
-_limit_before: int | None = None
+_pillow_lock = threading.Lock()
+_pillow_users = 0
+_pillow_undo = ExitStack()
 
 
 def read_image(
@@ -62,10 +63,9 @@ def read_image(
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     name = str(source) if isinstance(source, str | Path) else getattr(file, "name", "the picture")
-    Image.init()
-    with _pillow_limit_lifted():
+    with pillow():
         try:
-            image = Image.open(file, formats=[f for f in FORMATS if f in Image.OPEN])
+            image = open_image(file)
         except Exception as error:
             raise _unreadable(name, error) from None
         with image:
@@ -131,6 +131,16 @@ def to_tensor(image: npt.NDArray[np.uint8]) -> Tensor:
     return torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255
 
 
+def as_tensor(image: npt.NDArray[np.uint8]) -> Tensor:
+    """Return an ``(H, W, 3)`` picture as uint8 ``(3, H, W)`` that shares its memory.
+
+    Example:
+        >>> as_tensor(np.full((1, 2, 3), 51, np.uint8)).shape
+        torch.Size([3, 1, 2])
+    """
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
 def from_tensor(x: Tensor) -> npt.NDArray[np.uint8]:
     """Return a ``(3, H, W)`` tensor as an ``(H, W, 3)`` picture: clamped, then rounded.
 
@@ -166,21 +176,36 @@ def find_images(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Open a picture file with Pillow, inside `pillow`; nothing is decoded yet."""
+    return Image.open(file, formats=[f for f in FORMATS if f in Image.OPEN])
+
+
 @contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
-    """Switch Pillow's own size limit off while any thread reads: ``max_pixels`` replaces it."""
-    global _limit_lifted_by, _limit_before
-    with _limit_lock:
-        if _limit_lifted_by == 0:
-            _limit_before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _limit_lifted_by += 1
+def pillow() -> Iterator[None]:
+    """Have Pillow's formats ready, its size limit and its warnings off, while any thread reads.
+
+    ``max_pixels`` replaces the limit; what the warnings are about (EXIF that cannot be read, say)
+    does not change a picture.
+    """
+    global _pillow_users, _pillow_undo
+    with _pillow_lock:
+        if _pillow_users == 0:
+            Image.init()
+            with ExitStack() as undo:
+                undo.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                Image.MAX_IMAGE_PIXELS = None
+                _pillow_undo = undo.pop_all()
+        _pillow_users += 1
     try:
         yield
     finally:
-        with _limit_lock:
-            _limit_lifted_by -= 1
-            if _limit_lifted_by == 0:
-                Image.MAX_IMAGE_PIXELS = _limit_before
+        with _pillow_lock:
+            _pillow_users -= 1
+            if _pillow_users == 0:
+                _pillow_undo.close()
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdinfer.bitstream.container import parse
-from cdinfer.codecs.zoo import find_codec, read_codec
+from cdinfer.codecs.zoo import read_codec
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
 from cdinfer.models import count_macs
@@ -34,7 +34,6 @@ class Places(NamedTuple):
 
     Attributes:
         pictures: ``{train,val,test}/CLASS/NAME.png``, grey and of one size.
-        codec: the codec's run.
         shards: the exported set.
         files: ``{train,val,test}/CLASS/NAME.cdi``, the files inside the shards.
         latents: run of the network on latents.
@@ -42,7 +41,6 @@ class Places(NamedTuple):
     """
 
     pictures: Path
-    codec: Path
     shards: Path
     files: Path
     latents: Path
@@ -53,7 +51,7 @@ def run(places: Places) -> dict[str, Any]:
     """Measure and return plain JSON values: ``storage`` and ``networks`` are lists of rows."""
     tests = find_images(places.pictures / "test")
     x = load_pictures(tests)
-    codec = read_codec(find_codec(str(places.codec)))
+    codec = read_codec(places.shards / "codec")
     files = [path.read_bytes() for path in cdi_files(places, tests)]
     parts = [codec.decompress(files[i : i + 32]) for i in range(0, len(files), 32)]
     x_hat = round_to_8_bits(torch.cat(parts))
@@ -69,8 +67,8 @@ def run(places: Places) -> dict[str, Any]:
         "codec_bytes": sum(f.stat().st_size for f in (places.shards / "codec").iterdir()),
         "storage": storage_rows(places, x, float(psnr(x_hat, x).mean())),
         "networks": [
-            network_row(places.latents, cdi_files(places, tests), latent.shape),
-            network_row(places.originals, tests, x[:1].shape),
+            network_row(places.latents, cdi_files(places, tests), codec.channels, codec.stride),
+            network_row(places.originals, tests, channels=3, stride=1),
         ],
         "encoder_macs": count_macs(codec.g_a, (1, *x.shape[1:])),
         "decoder_macs": count_macs(codec.g_s, (1, *latent.shape[1:])),
@@ -120,18 +118,21 @@ def storage_rows(places: Places, x: Tensor, our_psnr: float) -> list[dict[str, A
     ]
 
 
-def network_row(folder: Path, files: Sequence[Path], shape: Sequence[int]) -> dict[str, Any]:
+def network_row(folder: Path, files: Sequence[Path], channels: int, stride: int) -> dict[str, Any]:
     """Predict ``files``, named ``CLASS/NAME``, and return the row of their network.
 
-    Fields: ``network, reads, top1`` in [0, 1], ``macs`` a picture, ``per_second`` pictures, from
-    files on disk to classes, reading, decoding and batching included.
+    Fields: ``network, reads``; ``crop``, the side of the centre that it sees, in pixels;
+    ``top1`` in [0, 1]; ``macs`` a picture; ``per_second``, pictures from files on disk to
+    classes, reading and decoding included.
 
     Args:
         folder: the network's run.
-        files: what it reads.
-        shape: ``(1, C, h, w)`` of what the network reads of a whole picture.
+        files: what it reads; pictures are no smaller than its crop.
+        channels: of the network's input.
+        stride: pixels for each step of it.
     """
     trained = load_run(folder)
+    assert trained.crop is not None
     seconds = []
     for _ in range(PASSES):
         start = time.perf_counter()
@@ -142,8 +143,9 @@ def network_row(folder: Path, files: Sequence[Path], shape: Sequence[int]) -> di
     return {
         "network": describe_net(recipe["class_path"], recipe["init_args"]),
         "reads": f"{files[0].suffix} files",
+        "crop": trained.crop,
         "top1": right / len(files),
-        "macs": count_macs(trained.net, tuple(shape)),
+        "macs": count_macs(trained.net, (1, channels, *[trained.crop // stride] * 2)),
         "per_second": round(len(files) / min(seconds)),
     }
 

@@ -1,27 +1,14 @@
 """A progress bar of one line on the terminal, for people who have never trained anything."""
 
-from typing import Literal
-
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-#: What is trained -> metrics of its last validation, and how to say them.
-METRICS = {
-    "codec": {"val/bpp": "{:.3f} bits a pixel", "val/psnr": "{:.1f} dB"},
-    "cls": {"val/top1": "{:.0%} of validation pictures right"},
-}
-
 
 class DemoBar(Callback):
-    """Show how far a training is, and its last validation.
+    """Show how far the training of a classifier is, and its last validation."""
 
-    Args:
-        kind: what is trained.
-    """
-
-    def __init__(self, kind: Literal["codec", "cls"]) -> None:
-        self.metrics = METRICS[kind]
+    def __init__(self) -> None:
         columns = (
             TextColumn("    "),
             BarColumn(28),
@@ -38,9 +25,9 @@ class DemoBar(Callback):
         self.progress.start()
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        values = trainer.callback_metrics
-        said = [text.format(float(values[k])) for k, text in self.metrics.items() if k in values]
-        self.progress.update(self.task, completed=trainer.global_step, description=", ".join(said))
+        top1 = trainer.callback_metrics.get("val/top1")
+        said = "" if top1 is None else f"{float(top1):.0%} of validation pictures right"
+        self.progress.update(self.task, completed=trainer.global_step, description=said)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.progress.stop()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.quantizer import entropy, histogram
-from cdinfer.codecs.zoo import find_codec, read_codec
+from cdinfer.codecs.zoo import read_codec
 from cdinfer.data.images import find_images, from_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
 from cdinfer.runs import load_run
@@ -28,7 +28,7 @@ RIGHT, WRONG = "#1a7f37", "#b3261e"
 
 def draw(places: Places, target: Path) -> None:
     """Write the picture as PNG: the first test picture of each class, right or wrong."""
-    codec = read_codec(find_codec(str(places.codec)))
+    codec = read_codec(places.shards / "codec")
     tests = find_images(places.pictures / "test")
     busiest = busiest_channels(codec, [p.read_bytes() for p in cdi_files(places, tests)])
     chosen = [min(p for p in tests if p.parent == folder) for folder in {p.parent for p in tests}]
@@ -60,7 +60,10 @@ def draw(places: Places, target: Path) -> None:
         said = f"{len(files[row])} bytes, {quality[row]:.1f} dB"
         axes[row][1].set_xlabel(said, fontsize=8, labelpad=2)
         for axis, channel in zip(axes[row][2:], busiest.tolist(), strict=False):
-            axis.imshow(symbols[row, channel], cmap="viridis", vmin=0, vmax=codec.levels - 1)
+            axis.imshow(
+                symbols[row, channel],
+                cmap="viridis",
+            )
         colour = RIGHT if guess.name == name else WRONG
         text = f"{guess.name}\n{guess.probability:.0%}"
         axes[row][-1].set_box_aspect(1)
@@ -72,5 +75,5 @@ def draw(places: Places, target: Path) -> None:
 
 def busiest_channels(codec: CAE, files: list[bytes]) -> Tensor:
     """Return the ``CHANNELS`` latent channels of highest entropy over ``files``, busiest first."""
-    counts = histogram(codec.unpack(files)["y"], codec.levels)
+    counts = histogram(codec.unpack(files)["y"], 256)
     return torch.topk(entropy(counts), CHANNELS).indices

@@ -29,6 +29,7 @@ def tables(result: dict[str, Any]) -> str:
         ]
         for row in result["networks"]
     ]
+    crop = result["networks"][0]["crop"]
     chance = 100 / len(result["classes"])
     return "\n".join(
         [
@@ -38,7 +39,8 @@ def tables(result: dict[str, Any]) -> str:
             "",
             notes(result),
             "",
-            f"Networks, on {result['test_pictures']} test pictures (chance {chance:.1f} %):",
+            f"Networks, on {result['test_pictures']} test pictures, of which both see the "
+            f"centre of {crop} x {crop} (chance: {chance:.1f} %):",
             "",
             table(["network", "reads", "top-1", "MMAC", "pictures/s"], second),
             "",

@@ -4,9 +4,10 @@ r"""Training a codec: distortion plus rate above a target, steered on real bytes
                      |
                      +-- bits_est -> H, mean of the per-channel code lengths, bits per symbol
 
-The target entropy starts at ``H_t = 64 * bpp / C``. At every validation whole pictures are
-compressed to complete ``.cdi`` files, and H_t moves by the factor by which their mean real
-rate misses the nominal one: an estimate on crops is never taken for a rate.
+The target entropy starts at ``H_t = 64 * bpp / C``. At every validation a context model is fitted
+anew to some training pictures, whole pictures are compressed with it to complete ``.cdi`` files,
+and H_t moves by the factor by which their mean real rate misses the nominal one: an estimate on
+crops is never taken for a rate.
 
 Training ends with the freezing order of ``codecs/zoo.py``; the folder ``codec/`` of the run is
 what ``--codec RUN`` reads. Resuming a training that has taken all its steps only freezes.
@@ -15,22 +16,28 @@ References:
     Torfason et al., ICLR 2018, https://arxiv.org/abs/1803.06131 (loss, beta, H_t).
 """
 
+import itertools
 import logging
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from cdinfer.codecs import CAE, freeze, save_codec
-from cdinfer.codecs.quantizer import histogram
+from cdinfer.codecs.start import start_as_transform
 from cdinfer.losses import compression_loss, distortion
 from cdinfer.metrics import ms_ssim, psnr, round_to_8_bits
 from cdinfer.tasks.base import BaseTask
 
 log = logging.getLogger(__name__)
+
+#: Training pictures that the context model of a validation is fitted to.
+FIT_PICTURES = 48
 
 #: What :func:`measure` returns.
 MEASURES = ("bpp", "bits_est", "psnr", "ms_ssim")
@@ -74,6 +81,20 @@ class CompressionTask(BaseTask):
         values = {"train/D": d, "train/H": entropy, "train/H_t": self.entropy_target}
         self.log_dict(values, prog_bar=True)
         return compression_loss(d, entropy, self.entropy_target, self.beta)
+
+    def on_fit_start(self) -> None:
+        """Start as a transform codec, unless training goes on from a checkpoint."""
+        if self.trainer.ckpt_path is None:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            images = (batch["image"][0] for batch in data.calibration_dataloader())
+            start_as_transform(self.codec, images, torch.Generator().manual_seed(0))
+
+    @torch.inference_mode()
+    def on_validation_epoch_start(self) -> None:
+        """Fit the context model that the files of this validation are written with."""
+        self.codec.eval()
+        with torch.autocast(self.device.type, enabled=False):
+            self.codec.fit(self._numbers(self.codec, FIT_PICTURES))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):
@@ -133,15 +154,7 @@ class CompressionTask(BaseTask):
     @torch.inference_mode()
     def _freeze(self, folder: Path) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-
-        def count(codec: CAE) -> Tensor:
-            images = (batch["image"].to(self.device) for batch in data.calibration_dataloader())
-            return sum(
-                (histogram(codec.symbols(image), codec.levels) for image in images),
-                torch.zeros(codec.channels, codec.levels, dtype=torch.long, device=self.device),
-            )
-
-        frozen = freeze(self.codec, count)
+        frozen = freeze(self.codec, self._numbers)
         rows = [measure(frozen, batch["image"].to(self.device)) for batch in data.val_dataloader()]
         results = {name: nanmean([row[name] for row in rows]) for name in rows[0]}
         training = {
@@ -155,6 +168,13 @@ class CompressionTask(BaseTask):
             "froze %s: stream %08x; %d validation pictures at %.4f bpp (nominal %s), %.2f dB",
             folder, frozen.stream, len(rows), results["bpp"], frozen.bpp, results["psnr"],
         )  # fmt: skip
+
+    def _numbers(self, codec: CAE, limit: int | None = None) -> list[NDArray[np.int16]]:
+        """Return the numbers of the first ``limit`` training pictures, or of all."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        batches = itertools.islice(data.calibration_dataloader(), limit)
+        images = (batch["image"].to(self.device) for batch in batches)
+        return [codec.numbers(image)[0].cpu().numpy() for image in images]
 
 
 def nanmean(values: list[float]) -> float | None:

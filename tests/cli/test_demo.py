@@ -16,7 +16,6 @@ from PIL import Image
 from cdinfer.__main__ import main
 from cdinfer.cli.demo import Budget, plan, show, tell
 from cdinfer.codecs import load_codec
-from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.runs import load_run
 from cdinfer.studies.demo import Places
@@ -49,7 +48,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
                 picture = Image.fromarray(draw(64, 64, seed)).convert("L")
                 picture.save(home / "pictures" / split / label / f"{number}.png")
                 seed += 1
-    budget = Budget(codec_steps=2, network_steps=1, pictures=home / "pictures")
+    budget = Budget(network_steps=1, pictures=home / "pictures")
     said: list[str] = []
     result = tell(home / "runs" / "demo", said.append, budget)
     return Told(home, budget, "\n".join(said), result)
@@ -63,7 +62,7 @@ def test_a_demo_leaves_table_picture_and_figures(told: Told) -> None:
         assert picture.format == "PNG"
         assert min(picture.size) > 300
     assert told.result["classes"] == list(CLASSES)
-    assert [step["kept"] for step in told.result["steps"].values()] == [False] * 4
+    assert [step["kept"] for step in told.result["steps"].values()] == [False] * 3
 
 
 def test_bytes_are_those_on_disk(told: Told) -> None:
@@ -85,7 +84,7 @@ def test_bytes_are_those_on_disk(told: Told) -> None:
 
 
 def test_files_taken_out_of_shards_are_those_the_codec_writes(told: Told) -> None:
-    codec = load_codec(str(told.out / "codec"))
+    codec = load_codec("cae", 0.33)
     pictures = find_images(told.home / "pictures")
     assert len(pictures) == 21
     files = codec.compress(torch.stack([to_tensor(read_image(path)) for path in pictures]))
@@ -105,35 +104,27 @@ def test_networks_predict_from_their_own_runs(told: Told) -> None:
         right = [p.name == Path(p.file).parent.name for p in predictions]
         assert row["top1"] == np.mean(right)
     first, second = told.result["networks"]
-    assert first["reads"] == ".cdi files"
+    assert (first["reads"], second["reads"]) == (".cdi files", ".png files")
     assert first["macs"] == pytest.approx(second["macs"], rel=0.05)
 
 
 def test_a_second_demo_keeps_what_the_first_trained(told: Told) -> None:
     made = {
         path: path.stat().st_mtime_ns
-        for name in ("codec", "data", "latents", "originals")
+        for name in ("data", "latents", "originals")
         for path in (told.out / name).rglob("*")
     }
     said: list[str] = []
     result = tell(told.out, said.append, told.budget)
-    assert [step["kept"] for step in result["steps"].values()] == [True] * 4
+    assert [step["kept"] for step in result["steps"].values()] == [True] * 3
     assert {path: path.stat().st_mtime_ns for path in made} == made
-    assert "\n".join(said).count("kept from an earlier run") == 4
+    assert "\n".join(said).count("kept from an earlier run") == 3
     assert result["storage"] == told.result["storage"]
-
-
-def test_the_demos_codec_is_never_taken_for_a_trained_one(
-    told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(told.home)
-    with pytest.raises(ValueError, match="no trained cae"):
-        find_codec("cae", 0.33)
 
 
 def test_shown_commands_are_the_ones_that_run(told: Told) -> None:
     out = Path("runs/my demo")
-    names = ("codec", "data/shards", "data/cdi", "latents", "originals")
+    names = ("data/shards", "data/cdi", "latents", "originals")
     places = Places(told.home / "pictures", *(out / name for name in names))
     for step in plan(places, Budget()):
         text = show(step.command)
@@ -144,12 +135,12 @@ def test_shown_commands_are_the_ones_that_run(told: Told) -> None:
 
 
 def test_something_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "codec").mkdir()
-    (tmp_path / "codec" / "mine").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"cdinfer demo: '{tmp_path / 'codec'}' is in the way")
-    assert [path.name for path in (tmp_path / "codec").iterdir()] == ["mine"]
+    assert line.startswith(f"cdinfer demo: '{tmp_path / 'data'}' is in the way")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
 
 
 def start(home: Path, *flags: str) -> "subprocess.Popen[str]":
@@ -170,7 +161,7 @@ def test_the_demo_as_a_newcomer_meets_it(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "demo"
 
     child = start(tmp_path)
-    wait_for(lambda: (out / "codec" / "version_0" / "metrics.csv").exists(), child)
+    wait_for(lambda: (out / "data" / "shards" / "index.json").exists(), child)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate()
     assert (child.returncode, errors) == (130, "cdinfer demo: interrupted\n")
@@ -179,13 +170,13 @@ def test_the_demo_as_a_newcomer_meets_it(tmp_path: Path) -> None:
     wait_for(lambda: (out / "latents" / "version_0" / "metrics.csv").exists(), child)
     child.kill()
     child.communicate()
-    codec = (out / "codec" / "version_0" / "codec" / "codec.json").stat().st_mtime_ns
+    shards = (out / "data" / "shards" / "index.json").stat().st_mtime_ns
 
     child = start(tmp_path)
     said, errors = child.communicate()
     assert (child.returncode, errors) == (0, "")
-    assert (out / "codec" / "version_0" / "codec" / "codec.json").stat().st_mtime_ns == codec
-    assert said.count("kept from an earlier run") == 2
+    assert (out / "data" / "shards" / "index.json").stat().st_mtime_ns == shards
+    assert said.count("kept from an earlier run") == 1
     assert "cdinfer predict runs/demo/latents runs/demo/data/cdi/test" in said
     result = json.loads((out / "demo.json").read_text("utf-8"))
     check_figures(result)
@@ -202,7 +193,7 @@ def check_figures(result: dict[str, Any]) -> None:
     rows = {row["stored_as"]: row for row in result["storage"]}
     (jpeg,) = (row for name, row in rows.items() if name.startswith("JPEG, grey, quality"))
     ours, shards = rows[".cdi files"], rows["shards, all their bytes"]
-    assert ours["bpp"] == pytest.approx(0.33, rel=0.05)
+    assert 0.2 < ours["bpp"] < 0.5  # the nominal rate is that of photographs
     assert (
         shards["bytes"] < ours["bytes"] < jpeg["bytes"] < rows["PNG, grey: the originals"]["bytes"]
     )

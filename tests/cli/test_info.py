@@ -76,8 +76,8 @@ def test_bad_files_are_named_and_the_rest_is_done(
     expected = [
         "truncated: the file ends after 0 bytes, inside its header; copy the file or encode the",
         "truncated: the file ends after 21 bytes, inside its header; copy the file or encode the",
-        "not a .cdi file: expected it to start with b'CDI0', got b'hell'; make one with:",
-        "written by a newer cdinfer, or damaged: its format is b'CDI9', not b'CDI0'; update",
+        "not a .cdi file: expected it to start with b'CDI1', got b'hell'; make one with:",
+        "written by a newer cdinfer, or damaged: its format is b'CDI9', not b'CDI1'; update",
         f"no such file; did you mean '{good}'?",
         "is a folder; give the files in it",
     ]

@@ -1,19 +1,18 @@
 import re
 import resource
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdinfer.bitstream import rans
-from cdinfer.bitstream.container import Header, pack
-from cdinfer.bitstream.tables import Tables
-from cdinfer.codecs import stream
+from cdinfer.bitstream import Header, pack, static_model
+from cdinfer.bitstream.files import read_files, write_files
 from cdinfer.data.blocks import Block, join
 
-TABLES = Tables(np.array([[2048, 1024, 1024], [3584, 256, 256]]))
+MODEL = static_model(np.array([[2048, 1024, 1024], [3584, 256, 256]]))
 STREAM = 0x1234ABCD
 STRIDE = 8
 
@@ -26,14 +25,13 @@ def make(sizes: Sizes, seed: int = 0) -> list[bytes]:
     files = []
     for height, width in sizes:
         symbols = rng.integers(0, 3, (1, 2, -(-height // STRIDE), -(-width // STRIDE)), np.uint8)
-        (payload,) = rans.encode(symbols, TABLES)
-        files.append(pack(Header("CAE_", STREAM, height, width), symbols[0], payload))
+        files += write_files(symbols, Header("CAE_", STREAM, height, width), MODEL)
     return files
 
 
 def decode(files: list[bytes]) -> np.ndarray:
     """Return the symbols of files of one latent size, as a codec's ``unpack`` does."""
-    return stream.read(files, "CAE_", STREAM, TABLES, STRIDE, 2**20)[0]
+    return read_files(files, "CAE_", STREAM, MODEL, STRIDE, 2**20)[0]
 
 
 def unpack(block: bytes) -> list[bytes]:
@@ -59,6 +57,17 @@ def test_every_file_is_rebuilt_byte_for_byte(sizes: Sizes) -> None:
 def test_files_of_a_latent_size_decode_in_one_call() -> None:
     files = make([(41, 57), (48, 64), (45, 60)])
     np.testing.assert_array_equal(decode(unpack(join(files))), decode(files))
+
+
+@pytest.mark.parametrize(
+    "header", [{"fields": (("EXIF", b"camera"),)}, {"groups": (1, 1)}], ids=["fields", "groups"]
+)
+def test_files_with_more_than_networks_read_are_refused(header: dict[str, Any]) -> None:
+    symbols = np.zeros((1, 2, 6, 8), np.uint8)
+    groups = header.pop("groups", None)
+    files = write_files(symbols, Header("CAE_", STREAM, 48, 64, **header), MODEL, groups)
+    with pytest.raises(ValueError, match=r"one channel group, without fields such as EXIF.*encode"):
+        join(make([(48, 64)]) + files)
 
 
 def test_long_payloads_are_kept() -> None:

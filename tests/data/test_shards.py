@@ -125,7 +125,6 @@ def test_index_lists_blocks_and_bytes(mixed: Path) -> None:
             assert sum(block[2] for block in entry["blocks"]) == entry["count"]
     assert raw["complete"] is True
     assert raw["classes"] == ["left", "right"]
-    assert len(raw["centers"]) == 6
 
 
 def test_a_set_holds_tars_json_and_safetensors_and_no_pickle(mixed: Path) -> None:

@@ -73,6 +73,7 @@ def test_tables_say_what_was_measured() -> None:
                 {
                     "network": "CResNet-51, width 0.25",
                     "reads": ".cdi files",
+                    "crop": 48,
                     "top1": 0.78125,
                     "macs": 20_416_000,
                     "per_second": 1234,
@@ -82,7 +83,7 @@ def test_tables_say_what_was_measured() -> None:
     )
     assert "| .cdi files               |   170 |      0.332 |     25.0 |   15.3x |" in text
     assert "| CResNet-51, width 0.25 | .cdi files | 78.1 % | 20.4 |      1,234 |" in text
-    assert "chance 12.5 %" in text
+    assert "centre of 48 x 48 (chance: 12.5 %)" in text
     assert "the 22 bytes of header are 13 % of a .cdi file;" in text
     assert "at 256 x 256 pixels they would be 0.8 %" in text
     assert "333,000 bytes a set" in text

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,15 @@ from skimage.metrics import peak_signal_noise_ratio
 from cdinfer.__main__ import main
 from cdinfer.bitstream.container import parse
 from cdinfer.codecs import CAE, read_codec
+from cdinfer.codecs.cae import Design
+from cdinfer.codecs.start import start_as_transform
 from cdinfer.data.folders import PictureDataset
 from cdinfer.data.images import from_tensor, to_tensor
 from cdinfer.data.layout import find_pictures
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import CollapseError, CompressionTask
 from cdinfer.tasks.compression import measure, nanmean
+from tests.conftest import draw
 
 
 def column(run: Path, name: str) -> dict[int, float]:
@@ -93,17 +97,78 @@ def test_measured_numbers_have_a_second_opinion(
     assert math.isnan(results["ms_ssim"])
 
 
-def test_measuring_leaves_the_codec_in_training_mode_and_its_statistics_alone() -> None:
-    codec = CAE(0.33, width=0.125)
-    before = codec.frequencies.clone()
+def fitted(design: Design) -> CAE:
+    """An untrained narrow codec with tables for one picture."""
+    codec = CAE(0.33, 0.125, design)
+    codec.fit(list(codec.numbers(to_tensor(draw(48, 64, 0))[None]).numpy()))
+    return codec
+
+
+@pytest.mark.parametrize("design", ["cae", "cae-lite", "cae-paper"])
+def test_measuring_leaves_the_codec_in_training_mode_and_its_statistics_alone(
+    design: Design,
+) -> None:
+    codec = fitted(design)
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     measure(codec, torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     assert codec.training
-    assert torch.equal(codec.frequencies, before)
+    for name, tensor in codec.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_files_written_while_training_are_marked_as_provisional() -> None:
-    files = CAE(0.33, width=0.125).compress(torch.zeros(1, 3, 16, 16))
+    files = fitted("cae").compress(torch.zeros(1, 3, 16, 16))
     assert parse(files[0]).header.provisional
+
+
+def trainer(folder: Path, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=folder,
+        enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("design", ["cae-lite", "cae-paper"])
+def test_validation_fits_the_tables_it_measures_with(
+    labelled: Path, tmp_path: Path, design: Design
+) -> None:
+    task = CompressionTask(CAE(0.33, 0.125, design))
+    data = DataModule(str(labelled), batch_size=2, crop=16, whole=True)
+    runner = trainer(tmp_path)
+    runner.validate(task, datamodule=data, verbose=False)
+    assert not task.codec.frozen
+    images = [batch["image"] for batch in data.calibration_dataloader()]
+    assert len(images) == 12
+    first = task.codec.model
+    assert first is not None
+    task.codec.fit([task.codec.numbers(image)[0].numpy() for image in images])
+    assert task.codec.model is not None
+    assert task.codec.model.pack() == first.pack()
+    sizes = [measure(task.codec, batch["image"])["bpp"] for batch in data.val_dataloader()]
+    assert float(runner.callback_metrics["val/bpp"]) == pytest.approx(sum(sizes) / len(sizes))
+
+
+def test_training_starts_as_a_transform_codec_unless_it_goes_on(
+    labelled: Path, tmp_path: Path
+) -> None:
+    data = DataModule(str(labelled), batch_size=2, crop=16, whole=True)
+    codec, expected = CAE(0.33, 0.125), CAE(0.33, 0.125)
+    task = CompressionTask(codec, lr=0.0)
+    options = {"max_epochs": 1, "limit_val_batches": 0}
+    runner = trainer(tmp_path, **options)
+    runner.fit(task, datamodule=data)
+    images = (batch["image"][0] for batch in data.calibration_dataloader())
+    start_as_transform(expected, images, torch.Generator().manual_seed(0))
+    assert torch.equal(codec.g_a.linear.weight, expected.g_a.linear.weight)
+    assert torch.equal(codec.quantizer.log_step, expected.quantizer.log_step)
+    with torch.no_grad():
+        codec.g_a.linear.weight.mul_(3)
+    runner.save_checkpoint(tmp_path / "last.ckpt")
+    again = CompressionTask(CAE(0.33, 0.125), lr=0.0)
+    trainer(tmp_path, **(options | {"max_epochs": 2})).fit(
+        again, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True
+    )
+    assert torch.equal(again.codec.g_a.linear.weight, codec.g_a.linear.weight)
 
 
 def test_a_learning_rate_that_ruins_the_codec_ends_with_status_1(
@@ -122,27 +187,25 @@ def test_a_learning_rate_that_ruins_the_codec_ends_with_status_1(
 
 
 @pytest.mark.parametrize("step", [0, 4])
-def test_nan_is_a_collapse_at_once_and_equal_centers_after_a_while(
-    step: int, labelled: Path
+def test_nan_is_a_collapse_at_once_and_equal_symbols_after_a_while(
+    step: int, labelled: Path, tmp_path: Path
 ) -> None:
-    codec = CAE(0.33, width=0.125)
+    codec = CAE(0.33, 0.125, "cae-paper")
     with torch.no_grad():
         if step == 0:
-            codec.centers.fill_(torch.nan)
+            codec.quantizer.get_parameter("centers").fill_(torch.nan)
         else:
-            codec.centers.zero_()
-            codec.frequencies.copy_(torch.eye(6)[0].expand(16, 6))  # as after hundreds of steps
-    trainer = pl.Trainer(
-        max_steps=20, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-    )  # fmt: skip
+            codec.quantizer.get_parameter("centers").zero_()
+            sure = torch.eye(6)[0].expand(16, 6)  # as after hundreds of steps
+            codec.quantizer.get_buffer("frequencies").copy_(sure)
     carried = "nan" if step == 0 else r"0\.0000"
     match = rf"at step {step} the latents carry {carried} bits/symbol"
     with pytest.raises(CollapseError, match=match):
-        trainer.fit(
+        trainer(tmp_path, max_steps=20, limit_val_batches=0).fit(
             CompressionTask(codec, collapse_steps=5),
             datamodule=DataModule(str(labelled), batch_size=2, crop=16, whole=True),
         )
+    assert not (tmp_path / "codec").exists()
 
 
 def test_means_leave_out_what_is_not_defined() -> None:

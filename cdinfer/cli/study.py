@@ -1,0 +1,134 @@
+"""``cdinfer study NAME``: one question each, answered in CSV, Markdown, SVG and a one-file page.
+
+    cdinfer study rd FOLDER     how many bytes buy how much quality: codecs on pictures
+
+Interrupted, a study goes on where it was; what was measured before is not measured again while
+its inputs stay. ``study rd --json`` prints rows one object a line, each with a field ``table``:
+
+table           its other fields
+pictures        those of ``cdinfer/studies/rd.py``
+means           those of ``means`` in ``cdinfer/studies/rd_tables.py``
+equal_bytes     those of ``at_equal_bytes`` there
+equal_rates     those of ``at_rates`` there
+bd_rate         those of ``bd_rates`` there
+
+Pictures that fail are named on stderr, the rest is done, and the exit status is 1.
+"""
+
+import argparse
+import contextlib
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cdinfer.studies.rd_page import Tables
+
+#: Most comparisons that the page of ``rd`` has: pictures times rates.
+COMPARISONS = 9
+
+
+def main(argv: list[str]) -> int:
+    """Run a study and return the exit status."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: cdinfer study NAME ...\n\n{(__doc__ or '').strip()}")
+        return 0 if argv else 2
+    if argv[0] not in STUDIES:
+        close = difflib.get_close_matches(argv[0], STUDIES, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(STUDIES)}"
+        raise ValueError(f"unknown study '{argv[0]}'; {hint}")
+    return STUDIES[argv[0]](argv[1:])
+
+
+def rd(argv: list[str]) -> int:
+    """Compare codecs on a folder of pictures."""
+    parser = argparse.ArgumentParser(
+        "cdinfer study rd",
+        allow_abbrev=False,
+        description="Bytes, PSNR, SSIM, MS-SSIM and times of codecs on a folder of pictures.",
+        epilog="example: cdinfer study rd photos/ --codecs cae jpeg webp runs/codec",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="pictures, at any depth")
+    parser.add_argument(
+        "--codecs", nargs="+", metavar="NAME|FOLDER",
+        help="jpeg jpeg-444 jpeg2000 webp avif jxl; jxl-transcode (of JPEG sources, lossless); "
+        "cae, ... (all its rates); the folder of a run, of a codec or of codecs "
+        "(default: the standard ones and those that are shipped)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--anchor", default="jpeg", metavar="NAME", help="BD-rates are against it (default: jpeg)"
+    )
+    parser.add_argument(
+        "--out", default="runs/study/rd", metavar="DIR", help="(default: runs/study/rd)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    args = parser.parse_args(argv)
+    from cdinfer.data.images import find_images
+    from cdinfer.studies import rd, rd_crops, rd_page
+    from cdinfer.studies.rd_points import default_names, find_points
+
+    folder, out = Path(args.folder), Path(args.out)
+    total = len(find_images(folder))  # before codecs are loaded: the likelier mistake
+    points = find_points(args.codecs or default_names())
+    records = out / "records"
+    failures: list[str] = []
+    with _bar(total * len(points) + COMPARISONS) as (progress, say):
+
+        def failed(path: Path, reason: str) -> None:
+            failures.append(f"cdinfer study rd: {path}: {reason}")
+            say(failures[-1])
+
+        rows = rd.run(folder, points, records, progress, failed)
+        comparisons = rd_crops.compare(folder, rows, points, records, progress)
+    if rows:
+        tables = rd_page.tabulate(rows, points, args.anchor)
+        rd_page.write(out, tables, points, comparisons, folder)
+        _print(tables, args.json, out)
+    return 1 if failures else 0
+
+
+#: Name -> what runs it.
+STUDIES: dict[str, Callable[[list[str]], int]] = {"rd": rd}
+
+
+def _print(tables: "Tables", as_json: bool, out: Path) -> None:
+    from cdinfer.studies import rd_page
+
+    if as_json:
+        for name in rd_page.TABLES:
+            for row in getattr(tables, name):
+                print(json.dumps({"table": name, **row}))
+    else:
+        print(rd_page.text(tables))
+        print(f"{out / 'rd.html'} shows curves and crops; CSV and SVG files are beside it.")
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+    """Return a context of two functions: one step on, with its title; a line on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=total)
+        yield (
+            lambda title: progress.update(task, advance=1, description=title),
+            lambda line: print(line, file=sys.stderr),
+        )
