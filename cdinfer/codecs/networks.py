@@ -102,7 +102,7 @@ class Analysis(nn.Module):
         self.linear = nn.Conv2d(3, channels, LAP, stride=8, padding=4, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.body(x)) + _in_float32(self.linear, x)
+        return cast(Tensor, self.body(x)) + _outside_autocast(self.linear, x)
 
 
 class Synthesis(nn.Module):
@@ -130,12 +130,10 @@ class Synthesis(nn.Module):
         self.linear = nn.ConvTranspose2d(channels, 3, LAP, stride=8, padding=4, bias=False)
 
     def forward(self, y: Tensor) -> Tensor:
-        return cast(Tensor, self.body(y)) + _in_float32(self.linear, y)
+        return cast(Tensor, self.body(y)) + _outside_autocast(self.linear, y)
 
 
-def _in_float32(linear: nn.Module, x: Tensor) -> Tensor:
-    """Keep the linear paths out of autocast: they cost nothing and carry most of the signal."""
-    if not torch.amp.is_autocast_available(x.device.type):  # the meta device
-        return cast(Tensor, linear(x))
+def _outside_autocast(linear: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Keep the linear paths in full precision: they cost nothing and carry most of the signal."""
     with torch.autocast(x.device.type, enabled=False):
-        return cast(Tensor, linear(x.float()))
+        return cast(Tensor, linear(x.to(linear.weight.dtype)))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cdinfer.__main__ import main
 from cdinfer.bitstream import parse
-from cdinfer.codecs import read_codec
+from cdinfer.codecs import load_codec, read_codec
 from cdinfer.data.images import read_image, to_tensor
 from tests.conftest import draw
 
@@ -78,14 +78,11 @@ def test_a_picture_of_one_pixel_can_be_encoded(tiny_codec: Path) -> None:
     assert (header.height, header.width) == (1, 1)
 
 
-def test_a_codec_is_found_by_name(tiny_codec: Path) -> None:
+def test_the_shipped_codec_is_the_default() -> None:
     paint("photo.png")
-    run = Path("runs/codec/version_0/codec")
-    run.parent.mkdir(parents=True)
-    run.symlink_to(tiny_codec)
-    assert main(["encode", "photo.png", "--bpp", "0.33"]) == 0
+    assert main(["encode", "photo.png"]) == 0
     header = parse(Path("photo.cdi").read_bytes()).header
-    assert header.stream == read_codec(tiny_codec).stream
+    assert header.stream == load_codec("cae", 0.33).stream
 
 
 @pytest.mark.parametrize(
@@ -122,7 +119,7 @@ def test_a_folder_stands_for_its_pictures_and_keeps_their_places(
 def test_nothing_is_replaced_unless_asked_for(tiny_codec: Path, capsys: Capture) -> None:
     paint("photo.png")
     Path("photo.cdi").write_text("mine")
-    assert encode(tiny_codec, "photo.png") == 2
+    assert encode(tiny_codec, "photo.png") == 1
     assert capsys.readouterr().err == (
         "cdinfer encode: photo.png: photo.cdi exists; replace it with --overwrite, or give "
         "another -o OUT\n"
@@ -134,7 +131,7 @@ def test_nothing_is_replaced_unless_asked_for(tiny_codec: Path, capsys: Capture)
 
 def test_a_picture_named_like_its_output_is_safe(tiny_codec: Path, capsys: Capture) -> None:
     paint("photo.png").rename("photo.cdi")
-    assert encode(tiny_codec, "photo.cdi", "--overwrite") == 2
+    assert encode(tiny_codec, "photo.cdi", "--overwrite") == 1
     assert "would be replaced by what is made of it" in capsys.readouterr().err
     assert read_image("photo.cdi").shape == (17, 9, 3)
 
@@ -172,7 +169,7 @@ def test_out_that_is_neither_cdi_nor_folder_is_refused(tiny_codec: Path, capsys:
 def test_a_pipe_is_not_replaced(tiny_codec: Path, capsys: Capture) -> None:
     paint("photo.png")
     os.mkfifo("pipe.cdi")
-    assert encode(tiny_codec, "photo.png", "-o", "pipe.cdi", "--overwrite") == 2
+    assert encode(tiny_codec, "photo.png", "-o", "pipe.cdi", "--overwrite") == 1
     assert "pipe.cdi is not a file; give another -o OUT" in capsys.readouterr().err
     assert Path("pipe.cdi").is_fifo()
 
@@ -184,7 +181,7 @@ def test_bad_pictures_are_named_and_the_rest_is_done(tiny_codec: Path, capsys: C
     Path("text.jpg").write_text("not a picture")
     Path("empty").mkdir()
     bad = ["cut.png", "text.jpg", "god.png", "empty", "/dev/zero"]
-    assert encode(tiny_codec, *bad, "good.png", "-o", "out") == 2
+    assert encode(tiny_codec, *bad, "good.png", "-o", "out") == 1
     out, err = capsys.readouterr()
     assert out.startswith("good.png -> out/good.cdi: ")
     expected = [
@@ -201,7 +198,7 @@ def test_bad_pictures_are_named_and_the_rest_is_done(tiny_codec: Path, capsys: C
 
 def test_a_picture_above_the_limit_names_the_flag(tiny_codec: Path, capsys: Capture) -> None:
     paint("photo.png", 17, 9)
-    assert encode(tiny_codec, "photo.png", "--max-pixels", "152") == 2
+    assert encode(tiny_codec, "photo.png", "--max-pixels", "152") == 1
     assert "give --max-pixels 153 if you trust it" in capsys.readouterr().err
     assert encode(tiny_codec, "photo.png", "--max-pixels", "153") == 0
 
@@ -216,9 +213,9 @@ def test_a_limit_that_is_no_number_of_pixels_is_refused(number: str, capsys: Cap
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "no trained cae at 0.33 bpp: run cdinfer train --task codec --bpp 0.33, or give"),
+        (["--codec", "cae-paper"], "no trained cae-paper at 0.33 bpp: run cdinfer train --task codec"),
         (["--bpp", "0.4"], "use --bpp 0.33"),
-        (["--codec", "cea"], "no codec 'cea': expected a name (cae)"),
+        (["--codec", "cea"], "no codec 'cea': expected a name (cae, "),
     ],
 )
 def test_without_its_codec_nothing_is_done(flags: list[str], message: str, capsys: Capture) -> None:
@@ -252,7 +249,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny_codec: Path, capsys: Captu
     paint("large.png", 64, 64)
     paint("small.png", 8, 8)
     with limited(resource.RLIMIT_FSIZE, 100):
-        assert encode(tiny_codec, "large.png", "small.png") == 2
+        assert encode(tiny_codec, "large.png", "small.png") == 1
     assert capsys.readouterr().err == (
         "cdinfer encode: large.png: cannot write large.cdi (File too large); free space there, or "
         "give another -o OUT\n"
@@ -265,7 +262,7 @@ def test_too_little_memory_is_one_line(tiny_codec: Path, capsys: Capture) -> Non
     Image.fromarray(np.zeros((3000, 3000, 3), np.uint8)).save("large.png")
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with limited(resource.RLIMIT_AS, now + 2**27):
-        assert encode(tiny_codec, "large.png") == 2
+        assert encode(tiny_codec, "large.png") == 1
     assert capsys.readouterr().err == (
         "cdinfer encode: large.png: not enough memory for a picture of this size; crop it, or "
         "use a larger machine\n"

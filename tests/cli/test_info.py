@@ -69,7 +69,7 @@ def test_bad_files_are_named_and_the_rest_is_done(
     newer.write_bytes(b"CDI9" + good.read_bytes()[4:])
     missing = tmp_path / "god.cdi"
     bad = [empty, short, text, newer, missing, tmp_path]
-    assert main(["info", *map(str, bad), str(good)]) == 2
+    assert main(["info", *map(str, bad), str(good)]) == 1
     out, err = capsys.readouterr()
     assert out.startswith(f"{good}: CAE_")
     assert len(out.splitlines()) == 1
@@ -92,14 +92,14 @@ def test_every_truncation_of_the_header_is_an_error(
     paths = [tmp_path / f"{length}.cdi" for length in range(30)]
     for length, path in enumerate(paths):
         path.write_bytes(whole[:length])
-    assert main(["info", *map(str, paths)]) == 2
+    assert main(["info", *map(str, paths)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 30
 
 
 def test_devices_and_unreadable_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "/dev/zero", "/proc/self/mem"]) == 2
+    assert main(["info", "/dev/zero", "/proc/self/mem"]) == 1
     device, unreadable = capsys.readouterr().err.splitlines()
     assert device == "cdinfer info: /dev/zero: is a device or a pipe; give a file"
     assert unreadable.startswith("cdinfer info: /proc/self/mem: cannot be read (")

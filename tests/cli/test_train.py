@@ -14,7 +14,8 @@ from cdinfer.data.sample import NAME
 ROOT = Path(__file__).parents[2]
 FAST = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
 NO_CODEC = (
-    "no trained cae at 0.33 bpp: run cdinfer train --task codec --bpp 0.33, or give --codec RUN"
+    "no trained cae-paper at 0.33 bpp: run cdinfer train --task codec --codec cae-paper --bpp 0.33, "
+    "or give --codec RUN"
 )
 
 #: What makes each task small enough for a test.
@@ -95,12 +96,15 @@ def test_a_head_never_trains_without_a_trained_codec(
     data: tuple[str, ...], labelled: Path, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = [str(labelled) if flag == "DATA" else flag for flag in data]
+    flags += ["--codec", "cae-paper"]  # of all designs, the one that does not ship trained
     assert refusal(capsys, "--task", "cls", *flags) == NO_CODEC
-    assert main(["fit", "--config", str(find_config("cls")), "--data.path", str(labelled)]) == 2
+    fit = ["fit", "--config", str(find_config("cls")), "--data.path", str(labelled)]
+    assert main([*fit, "--model.codec", "cae-paper"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"cdinfer fit: {NO_CODEC}"
     (nowhere / "runs" / "codec" / "version_0" / "checkpoints").mkdir(parents=True)
     assert refusal(capsys, "--task", "cls", *flags) == NO_CODEC
-    unfinished = refusal(capsys, "--task", "cls", "--codec", "runs/codec", *flags)
+    flags[-1] = "runs/codec"
+    unfinished = refusal(capsys, "--task", "cls", *flags)
     assert unfinished.startswith("no trained codec in runs/codec: expected codec/codec.json there")
 
 
@@ -112,7 +116,7 @@ def test_a_head_never_trains_without_a_trained_codec(
         ("--task codec --bpp 0.3", "known: 0.0983, 0.33, 0.635); use --bpp 0.33"),
         ("--task cls --bpp 0.6", "known: 0.0983, 0.33, 0.635); use --bpp 0.635"),
         ("--task codec --codec caee", "unknown --codec 'caee' to train; use --codec cae"),
-        ("--task cls --codec caee", "no codec 'caee': expected a name (cae), or the folder of a"),
+        ("--task cls --codec caee", "no codec 'caee': expected a name (cae, cae-lite, cae-paper)"),
         ("--task codec --data phots", "no folder 'phots'; did you mean 'photos'?"),
         ("--task cls --data phots", "no folder 'phots'; did you mean 'photos'?"),
         ("--task codec --data photos", "no training pictures in 'photos': expected files ending"),
@@ -141,7 +145,12 @@ def test_a_rate_that_is_not_that_of_codec_or_shards_names_the_right_flag(
 
 
 def test_mistakes_are_found_before_lightning_is_imported(tmp_path: Path) -> None:
-    lines = ["--task clss", "--task cls", "--task cls --codec caee", "--task codec --bpp 1"]
+    lines = [
+        "--task clss",
+        "--task cls --codec cae-paper",
+        "--task cls --codec caee",
+        "--task codec --bpp 1",
+    ]
     lines += ["--task codec --data nowhere", "--task cls --model.input original --bpp 0.33"]
     code = (
         "import sys\n"
