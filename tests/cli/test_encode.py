@@ -213,7 +213,7 @@ def test_a_limit_that_is_no_number_of_pixels_is_refused(number: str, capsys: Cap
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--codec", "cae-paper"], "no trained cae-paper at 0.33 bpp: run cdinfer train --task codec"),
+        (["--codec", "cae-paper"], "no trained cae-paper at 0.33 bpp: run cdinfer train"),
         (["--bpp", "0.4"], "use --bpp 0.33"),
         (["--codec", "cea"], "no codec 'cea': expected a name (cae, "),
     ],

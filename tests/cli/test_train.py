@@ -14,8 +14,8 @@ from cdinfer.data.sample import NAME
 ROOT = Path(__file__).parents[2]
 FAST = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
 NO_CODEC = (
-    "no trained cae-paper at 0.33 bpp: run cdinfer train --task codec --codec cae-paper --bpp 0.33, "
-    "or give --codec RUN"
+    "no trained cae-paper at 0.33 bpp: "
+    "run cdinfer train --task codec --codec cae-paper --bpp 0.33, or give --codec RUN"
 )
 
 #: What makes each task small enough for a test.

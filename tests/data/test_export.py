@@ -274,7 +274,7 @@ def test_a_picture_that_cannot_be_resized_is_named(tiny_codec: Path, tmp_path: P
 def test_a_set_of_nothing_is_refused(scenes: Path, tiny_codec: Path, tmp_path: Path) -> None:
     for path in scenes.glob("*/*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"none of the pictures .* try without --on-error skip and --drop"):
+    with pytest.raises(ValueError, match=r"try without --on-error skip and --drop$"):
         export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN, skip_unreadable=True)
     with pytest.raises(ValueError, match="was interrupted"):
         read_index(tmp_path / "a")
