@@ -1,7 +1,6 @@
 """README's Python runs as printed."""
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 
 from cdinfer.__main__ import main
 from cdinfer.codecs import load_codec
+from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.export import Plan, export
 from cdinfer.data.images import to_tensor
 from cdinfer.data.layout import find_pictures
@@ -19,11 +19,8 @@ BLOCK = re.compile(r"<!-- python -->\n```python\n(.*?)```", re.S)
 
 
 @pytest.mark.slow
-def test_python_of_the_readme_runs(
-    tiny_codec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny_codec, "runs/codec/version_0/codec")
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         Path("scenes", name).mkdir(parents=True)
@@ -31,7 +28,7 @@ def test_python_of_the_readme_runs(
             pixels = rng.integers(0, 255, (192, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(f"scenes/{name}/{number}.png")
     Image.fromarray(pixels).save("photo.jpg")
-    export(find_pictures(Path("scenes")), Path("shards"), tiny_codec, Plan())
+    export(find_pictures(Path("scenes")), Path("shards"), find_codec("cae"), Plan())
     Path("bits").mkdir()
     Path("bits/photo.cdi").write_bytes(load_codec().compress(to_tensor(pixels)[None])[0])
     fit = ["--data", "shards", "--trainer.max_epochs", "1", "--model.net.width", "0.125"]
