@@ -2,6 +2,7 @@ import io
 import struct
 import threading
 import time
+import warnings
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from cdinfer.data.images import (
+    as_tensor,
     find_images,
     from_tensor,
     read_image,
@@ -230,6 +232,21 @@ def test_pictures_above_pillows_limit_are_read_silently(tmp_path: Path) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     assert read_image(path).shape == (9_000, 20_000, 3)
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_damaged_exif_is_no_news(tmp_path: Path) -> None:
+    damaged = b"Exif\0\0MM\0*\0\0\0\x08\0\x09short"
+    Image.fromarray(RGB).save(tmp_path / "x.jpg", exif=damaged)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_image(tmp_path / "x.jpg").shape == (4, 6, 3)
+        warnings.warn("others are heard", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in caught] == ["others are heard"]
+
+
+def test_bytes_and_floats_hold_the_same_picture() -> None:
+    assert torch.equal(as_tensor(RGB) / 255, to_tensor(RGB))
+    assert as_tensor(RGB).data_ptr() == RGB.ctypes.data
 
 
 def test_pillows_own_limit_returns_when_all_threads_are_done(tmp_path: Path) -> None:
