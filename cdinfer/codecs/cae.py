@@ -154,7 +154,8 @@ class CAE(LatentCodec):
         """
         model = fit_model(numbers, self.quantizer.limits)
         k = np.arange(int(model.sizes.max())) - model.zeros[:, None].astype(np.float32)
-        self.centers = self.quantizer.values(torch.from_numpy(k).to(self.mean)).detach()
+        with torch.inference_mode(False):  # validation's tensors could not be trained beside
+            self.centers = self.quantizer.values(torch.from_numpy(k).to(self.mean)).detach()
         self.model = model
 
     def set_tables(self, model: ContextModel, centers: Tensor) -> None:
