@@ -134,11 +134,14 @@ def test_a_floor_that_is_no_decibels_is_refused(floor: str, capsys: Capture) -> 
 
 # EXIF and colour profiles
 
+#: Made once: a profile says when it was made, to the second.
+PROFILE = imagecodecs.cms_profile("srgb")
+
 
 def photograph(name: str, orientation: int = 6) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Artist] = orientation, "Ada"
-    paint(name, draw(17, 33, 0), exif=exif, icc_profile=imagecodecs.cms_profile("srgb"))
+    paint(name, draw(17, 33, 0), exif=exif, icc_profile=PROFILE)
 
 
 def test_metadata_is_dropped_unless_asked_for(capsys: Capture) -> None:
@@ -161,7 +164,7 @@ def test_metadata_comes_back_with_the_picture(suffix: str, capsys: Capture) -> N
         assert image.size == (17, 33)
         assert image.getexif()[ExifTags.Base.Artist] == "Ada"
         assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        assert image.info["icc_profile"] == imagecodecs.cms_profile("srgb")
+        assert image.info["icc_profile"] == PROFILE
 
 
 def test_damaged_metadata_is_left_out_with_a_note(capsys: Capture) -> None:
@@ -174,7 +177,7 @@ def test_damaged_metadata_is_left_out_with_a_note(capsys: Capture) -> None:
 
 
 def test_jpeg_xl_takes_no_metadata_along_and_says_so(capsys: Capture) -> None:
-    paint("x.png", noise(16, 16), icc_profile=imagecodecs.cms_profile("srgb"))
+    paint("x.png", noise(16, 16), icc_profile=PROFILE)
     assert main(["encode", "x.png", *LITE, "--keep", "icc", "--min-psnr", "28"]) == 0
     assert "its EXIF and ICC are not kept in JPEG XL" in capsys.readouterr().err
 
