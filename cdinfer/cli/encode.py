@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         picture = read_image(path, max_pixels=args.max_pixels or MAX_PIXELS)
         fields, notes = read_fields(path, args.keep)
         if args.min_psnr is None:
-            (data,) = codecs[0].compress(as_tensor(picture)[None], fields)
+            (data,) = codecs[0].compress(as_tensor(picture)[None], fields, args.groups)
             files.write_output(output, data)
             row = files.describe_file(output, parse(data).header, len(data))
             return files.Result(f"{path} -> {output}", row, notes)
@@ -99,9 +99,26 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="store exif, icc or exif,icc with the picture, for decode to write back (default: "
         "neither)",
     )
+    parser.add_argument(
+        "--groups",
+        type=_groups,
+        metavar="N,N,...",
+        help="cut the channels into groups of so many: readers can decode the first groups alone "
+        "(default: one group of all)",
+    )
     files.add_precision_flag(parser)
     files.add_output_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.groups and args.min_psnr is not None:
+        raise ValueError("--groups and --min-psnr do not go together: rates differ in channels")
+    return args
+
+
+def _groups(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isascii() and number.isdigit() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"expected numbers of channels such as 4,12, got '{text}'")
+    return tuple(map(int, numbers))
 
 
 def _kinds(text: str) -> tuple[str, ...]:

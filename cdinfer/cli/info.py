@@ -1,8 +1,9 @@
 """``cdinfer info``: what the header of a ``.cdi`` file says.
 
-Only the header is read, nothing is verified and no codec is needed. ``--json`` rows have two
-fields more: ``stream``, eight hexadecimal digits, and ``provisional``, true for files written
-while their codec was still training.
+Only the header is read, nothing is verified and no codec is needed. ``--json`` rows have four
+fields more: ``stream``, eight hexadecimal digits; ``provisional``, true for files written while
+their codec was still training; ``groups``, the channels of each channel group (empty: one group of
+all); and ``fields``, the bytes of each optional field, by name.
 """
 
 from pathlib import Path
@@ -21,8 +22,15 @@ def main(argv: list[str]) -> int:
 
 
 def _info(path: Path) -> files.Result:
-    header, num_bytes = files.read_header(path)
-    row = files.describe_file(path, header, num_bytes)
+    header, length = files.read_header(path)
+    row = files.describe_file(path, header, length)
+    fields = {name: len(data) for name, data in header.fields}
     row |= {"stream": f"{header.stream:08x}", "provisional": header.provisional}
-    title = f"{path}: {header.codec}, stream {row['stream']}"
-    return files.Result(title + " (provisional)" * header.provisional, row)
+    row |= {"groups": list(header.groups), "fields": fields}
+    title = (
+        f"{path}: {header.codec}, stream {row['stream']}" + " (provisional)" * row["provisional"]
+    )
+    if header.groups:
+        title += f", channel groups of {', '.join(map(str, header.groups))}"
+    title += "".join(f", {name} of {num_bytes} bytes" for name, num_bytes in fields.items())
+    return files.Result(title, row)

@@ -195,13 +195,30 @@ class CAE(LatentCodec):
         """Return the code length of ``symbols (B, C, h, w)`` under the tables: ``(B,)`` bits."""
         return torch.from_numpy(ideal_bits(symbols.cpu().numpy(), self._model()))
 
-    def compress(self, x: Tensor, fields: tuple[tuple[str, bytes], ...] = ()) -> list[bytes]:
+    def compress(
+        self,
+        x: Tensor,
+        fields: tuple[tuple[str, bytes], ...] = (),
+        groups: tuple[int, ...] | None = None,
+    ) -> list[bytes]:
+        """Encode ``(B, 3, H, W)`` images in [0, 1] into complete ``.cdi`` files.
+
+        Args:
+            x: the pictures.
+            fields: optional fields of the container, as ``("EXIF", data)``.
+            groups: channels of each channel group, C in all; the first k groups decode without
+                the others, at a few more bytes. None: one group.
+
+        Raises:
+            ValueError: if the groups have not C channels.
+        """
         height, width = x.shape[-2:]
         header = Header(LETTERS, self.stream, height, width, not self.frozen, fields=fields)
-        return write_files(self.symbols(x).cpu().numpy(), header, self._model())
+        return write_files(self.symbols(x).cpu().numpy(), header, self._model(), groups)
 
-    def unpack(self, data: Sequence[bytes]) -> dict[str, Tensor]:
-        return self._read(data)[0]
+    def unpack(self, data: Sequence[bytes], groups: int | None = None) -> dict[str, Tensor]:
+        """Entropy-decode files of one latent size; only the first ``groups`` groups, if given."""
+        return self._read(data, groups)[0]
 
     @torch.inference_mode()
     def decompress(self, data: Sequence[bytes]) -> Tensor:
@@ -264,8 +281,10 @@ class CAE(LatentCodec):
         planes = {name: plane.to(self.mean.device) for name, plane in planes.items()}
         return self.dequantize(planes).y, *sizes[0]
 
-    def _read(self, data: Sequence[bytes]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
+    def _read(
+        self, data: Sequence[bytes], groups: int | None = None
+    ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         symbols, sizes = read_files(
-            data, LETTERS, self.stream, self._model(), self.stride, self.max_pixels
+            data, LETTERS, self.stream, self._model(), self.stride, self.max_pixels, groups
         )
         return {"y": torch.from_numpy(symbols)}, sizes

@@ -62,6 +62,18 @@ def test_the_file_holds_the_symbols_of_the_picture(tiny_codec: Path, capsys: Cap
     }
 
 
+def test_channels_are_cut_into_the_groups_asked_for(tiny_codec: Path, capsys: Capture) -> None:
+    paint("photo.png", 48, 64)
+    assert encode(tiny_codec, "photo.png", "--groups", "4,12") == 0
+    assert parse(Path("photo.cdi").read_bytes()).header.groups == (4, 12)
+    assert encode(tiny_codec, "photo.png", "--groups", "4,4", "-o", "other.cdi") != 0
+    assert "expected channel groups that sum to 16 channels, got (4, 4)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        encode(tiny_codec, "photo.png", "--groups", "4,-4")
+    assert "expected numbers of channels such as 4,12" in capsys.readouterr().err
+    assert encode(tiny_codec, "photo.png", "--groups", "4,12", "--min-psnr", "20") == 2
+
+
 def test_people_get_a_line_a_picture(tiny_codec: Path, capsys: Capture) -> None:
     paint("photo.png", 16, 24)
     assert encode(tiny_codec, "photo.png") == 0

@@ -34,6 +34,8 @@ def test_a_row_has_the_documented_fields(
         "bytes": 1222,
         "stream": "1234abcd",
         "provisional": False,
+        "groups": [],
+        "fields": {},
     }
 
 
@@ -46,6 +48,18 @@ def test_people_get_a_line_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"{final}: CAE_, stream 1234abcd: {tail}",
         f"{provisional}: CAE_, stream 1234abcd (provisional): {tail}",
     ]
+
+
+def test_groups_and_fields_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = Header("CAE_", 0x1234ABCD, 8, 8, groups=(1, 2), fields=(("EXIF", b"12345"),))
+    path = tmp_path / "x.cdi"
+    path.write_bytes(pack(header, np.zeros((3, 1, 1), np.uint8), b"1234", b"123456"))
+    assert main(["info", str(path)]) == 0
+    start = f"{path}: CAE_, stream 1234abcd, channel groups of 1, 2, EXIF of 5 bytes: "
+    assert capsys.readouterr().out.startswith(start)
+    assert main(["info", "--json", str(path)]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["groups"], row["fields"]) == ([1, 2], {"EXIF": 5})
 
 
 def test_sides_beyond_sixteen_bits_are_read(

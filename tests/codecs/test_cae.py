@@ -111,6 +111,17 @@ def test_symbols_survive_the_file_exactly(each: CAE, height: int, width: int) ->
     assert torch.equal(each.dequantize(planes).y, each.encode(x).y)
 
 
+def test_the_first_groups_of_a_file_decode_alone(codec: CAE) -> None:
+    x = batch(*(draw(33, 40, seed) for seed in range(3)))
+    files, symbols = codec.compress(x, groups=(2, 5, 9)), codec.symbols(x)
+    for groups, channels in enumerate((2, 7, 16), start=1):
+        planes = codec.unpack(files, groups)
+        assert torch.equal(planes["y"], symbols[:, :channels])
+        assert torch.equal(codec.dequantize(planes).y, codec.encode(x).y[:, :channels])
+    with pytest.raises(ValueError, match=r"channel groups that sum to 16 channels, got \(2, 5\)"):
+        codec.compress(x, groups=(2, 5))
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_pictures_come_back_in_their_size(each: CAE, height: int, width: int) -> None:
     x = batch(draw(height, width, 0))
