@@ -30,15 +30,16 @@ class Bottleneck(nn.Module):
         stride: 1 or 2.
         v1: stride in the first 1x1 as published, which skips three quarters of the input;
             the default, in the 3x3, costs more and is what torchvision trains.
+        dilation: distance between the taps of the 3x3.
     """
 
-    def __init__(self, inputs: int, mid: int, stride: int, v1: bool) -> None:
+    def __init__(self, inputs: int, mid: int, stride: int, v1: bool, dilation: int = 1) -> None:
         super().__init__()
         first, second = (stride, 1) if v1 else (1, stride)
         outputs = EXPANSION * mid
         self.conv1 = nn.Conv2d(inputs, mid, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(mid)
-        self.conv2 = nn.Conv2d(mid, mid, 3, second, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(mid, mid, 3, second, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(mid)
         self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -59,11 +60,38 @@ class Bottleneck(nn.Module):
         return activated
 
 
-def stage(inputs: int, mid: int, blocks: int, stride: int, v1: bool) -> nn.Sequential:
-    """Chain ``blocks`` bottlenecks, the first of which takes the stride."""
-    first = Bottleneck(inputs, mid, stride, v1)
-    rest = (Bottleneck(EXPANSION * mid, mid, 1, v1) for _ in range(blocks - 1))
+def stage(
+    inputs: int, mid: int, blocks: int, stride: int, v1: bool, dilation: int = 1
+) -> nn.Sequential:
+    """Chain ``blocks`` bottlenecks, the first of which takes the stride.
+
+    With a dilation the first block keeps that of the stage before, half of it, as torchvision
+    does: its input is not yet what a strided stage would have made of it.
+    """
+    first = Bottleneck(inputs, mid, stride, v1, max(1, dilation // 2))
+    rest = (Bottleneck(EXPANSION * mid, mid, 1, v1, dilation) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
+
+
+def plan_strides(output_stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return stride and dilation of the last two stages.
+
+    A stage that does not halve its input spreads its 3x3 filters instead, so that they see as far
+    (Chen et al., DeepLab, https://arxiv.org/abs/1606.00915, section 3.1).
+
+    Raises:
+        ValueError: unless ``output_stride`` is 8, 16 or 32.
+
+    Example:
+        >>> plan_strides(8)
+        ((1, 2), (1, 4))
+    """
+    plans = {32: ((2, 1), (2, 1)), 16: ((2, 1), (1, 2)), 8: ((1, 2), (1, 4))}
+    if output_stride not in plans:
+        raise ValueError(
+            f"expected output_stride 8, 16 or 32, got {output_stride}; 32 classifies, 8 segments"
+        )
+    return plans[output_stride]
 
 
 def scale(channels: int, width: float) -> int:

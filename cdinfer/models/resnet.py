@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cdinfer.models.blocks import EXPANSION, initialise, scale, stage
+from cdinfer.models.blocks import EXPANSION, initialise, plan_strides, scale, stage
 from cdinfer.models.trunk import Trunk
 
 #: Depth -> blocks of conv4_x.
@@ -32,7 +32,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class ResNet(Trunk):
-    """Features of RGB images: ``(B, 3, H, W)`` in [0, 1] -> ``(B, F, H/32, W/32)``.
+    """Features of RGB images: ``(B, 3, H, W)`` in [0, 1] -> ``(B, F, H/32, W/32)``, or larger.
 
     Parameters carry torchvision's names: the weights of its ``resnet50``, without ``fc``, load
     into ``depth=50``. Images are normalised inside. Any size works; odd ones round up.
@@ -44,9 +44,12 @@ class ResNet(Trunk):
         depth: 50 or 71.
         width: factor on all channel counts; F is 2048 at 1.
         v1: stride in the first 1x1 convolution of a block, as published, not in the 3x3.
+        output_stride: pixels per step of the features: 32; for dense prediction 16 or 8, with
+            dilations of 2 and 4 in place of strides (ResNet-50-d, ResNet-71-d).
 
     Raises:
-        ValueError: if the input is not RGB, or ``depth`` or ``width`` is out of range.
+        ValueError: if the input is not RGB, or ``depth``, ``width`` or ``output_stride`` is out
+            of range.
     """
 
     mean: Tensor
@@ -60,6 +63,7 @@ class ResNet(Trunk):
         depth: Literal[50, 71] = 50,
         width: float = 1.0,
         v1: bool = False,
+        output_stride: Literal[8, 16, 32] = 32,
     ) -> None:
         super().__init__()
         if channels != 3 or stride != 1 or sigma:
@@ -79,9 +83,11 @@ class ResNet(Trunk):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         self.layer1 = stage(stem, mids[0], 3, 1, v1)
         self.layer2 = stage(EXPANSION * mids[0], mids[1], 4, 2, v1)
-        self.layer3 = stage(EXPANSION * mids[1], mids[2], CONV4_BLOCKS[depth], 2, v1)
-        self.layer4 = stage(EXPANSION * mids[2], mids[3], 3, 2, v1)
-        self.out_channels = EXPANSION * mids[3]
+        (stride3, dilation3), (stride4, dilation4) = plan_strides(output_stride)
+        blocks = CONV4_BLOCKS[depth]
+        self.layer3 = stage(EXPANSION * mids[1], mids[2], blocks, stride3, v1, dilation3)
+        self.layer4 = stage(EXPANSION * mids[2], mids[3], 3, stride4, v1, dilation4)
+        self.out_channels, self.reduction = EXPANSION * mids[3], output_stride
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

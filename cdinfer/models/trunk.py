@@ -21,9 +21,12 @@ class Trunk(nn.Module, ABC):
 
     Attributes:
         out_channels: number of feature channels F.
+        reduction: steps of the input per step of the features, each way; heads that answer for
+            every pixel ask for it.
     """
 
     out_channels: int
+    reduction: int
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -27,6 +27,20 @@ def test_channels_are_multiples_of_eight_at_any_width() -> None:
     assert [stage[0].conv2.out_channels for stage in net.children()] == [40, 80, 152]
 
 
+@pytest.mark.parametrize(("output_stride", "reduction"), [(8, 1), (16, 2), (32, 4)])
+def test_features_can_stay_as_fine_as_the_latents(output_stride: int, reduction: int) -> None:
+    net = CResNet(8, 8, width=0.25, output_stride=output_stride).eval()
+    assert net(torch.rand(1, 8, 9, 5)).shape == (1, 512, -(-9 // reduction), -(-5 // reduction))
+    assert net.reduction == reduction
+    plain = CResNet(8, 8, width=0.25)
+    assert [p.shape for p in net.parameters()] == [p.shape for p in plain.parameters()]
+
+
+def test_other_output_strides_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected output_stride 8, 16 or 32, got 4"):
+        CResNet(8, 8, output_stride=4)
+
+
 @pytest.mark.parametrize("depth", [39, 51, 72])
 def test_every_parameter_learns(depth: int) -> None:
     torch.manual_seed(0)

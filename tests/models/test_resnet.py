@@ -34,6 +34,26 @@ def test_weights_of_torchvision_give_the_same_logits(reference: nn.Module) -> No
     assert sum(p.numel() for p in net.parameters()) == 25_557_032
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilated_features_are_those_of_torchvision(
+    output_stride: int, reference: nn.Module
+) -> None:
+    theirs = resnet50(weights=None, replace_stride_with_dilation=[False, output_stride == 8, True])
+    theirs.load_state_dict(reference.state_dict())
+    theirs.eval()
+    net = ResNet(output_stride=output_stride).eval()
+    net.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    image = torch.rand(2, 3, 64, 48)
+    x = normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+        x = theirs.get_submodule(name)(x)
+    features = net(image)
+    assert features.shape == (2, 2048, 64 // output_stride, 48 // output_stride)
+    assert net.reduction == output_stride
+    torch.testing.assert_close(features, x, rtol=1e-4, atol=1e-4 * x.std())
+
+
 def test_late_weights_of_torchvision_fit_a_cresnet(reference: nn.Module) -> None:
     net = CResNet(16, 8, depth=39)
     theirs = reference.state_dict()
