@@ -1,4 +1,4 @@
-"""Picture quality, one number a picture: average those, never pool squared errors.
+"""Picture quality, one number a picture: average those, never pool squared errors; and masks.
 
 References:
     PSNR of images rounded to 8 bits, as a viewer gets them.
@@ -6,6 +6,8 @@ References:
         (SSIM, through torchmetrics).
     Wang et al., Multiscale structural similarity, 2003 (MS-SSIM, through torchmetrics).
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,3 +78,40 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     )
     assert isinstance(score, Tensor)
     return score.reshape(-1)
+
+
+class SegmentationScores(NamedTuple):
+    """What one confusion matrix says, in [0, 1]; NaN for what is not in the set.
+
+    Attributes:
+        miou: mean of ``iou`` over the classes that are in the set or were predicted.
+        macc: mean over the classes in the set of the share of their pixels that were found.
+        pixel: share of all pixels that got their class.
+        iou: intersection over union of each class, ``(K,)``.
+    """
+
+    miou: Tensor
+    macc: Tensor
+    pixel: Tensor
+    iou: Tensor
+
+
+def segmentation_scores(confusion: Tensor) -> SegmentationScores:
+    """Score a whole set by its pixels, counted once: never the mean of pictures' scores.
+
+    Args:
+        confusion: ``(K, K)`` counts, a row for each true class, a column for each predicted one.
+
+    Reference:
+        Everingham et al., The PASCAL visual object classes challenge, 2015 (intersection over
+        union over the set; void pixels are not counted).
+
+    Example:
+        >>> segmentation_scores(torch.tensor([[3, 1], [0, 4]])).iou
+        tensor([0.7500, 0.8000])
+    """
+    confusion = confusion.double()
+    found, true, said = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    iou, recall = found / (true + said - found), found / true
+    scores = iou.nanmean(), recall.nanmean(), found.sum() / true.sum(), iou
+    return SegmentationScores(*(score.float() for score in scores))

@@ -5,7 +5,15 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from cdinfer.metrics import MS_SSIM_SIDE, SSIM_SIDE, ms_ssim, psnr, round_to_8_bits, ssim
+from cdinfer.metrics import (
+    MS_SSIM_SIDE,
+    SSIM_SIDE,
+    ms_ssim,
+    psnr,
+    round_to_8_bits,
+    segmentation_scores,
+    ssim,
+)
 from tests.conftest import draw
 
 #: Weights of the five scales (Wang et al. 2003, section 3.2).
@@ -117,3 +125,28 @@ def test_small_pictures_have_no_ms_ssim(side: int) -> None:
 def test_the_smallest_side_with_ms_ssim_has_it() -> None:
     x = to_batch(draw(MS_SSIM_SIDE, MS_SSIM_SIDE, 0))
     assert ms_ssim(x, x).tolist() == pytest.approx([1.0])
+
+
+# Masks
+
+
+def test_segmentation_scores_are_those_of_counting_pixels() -> None:
+    rng = np.random.default_rng(0)
+    true, said = rng.integers(0, 4, 5000), rng.integers(0, 4, 5000)
+    said[:3000] = true[:3000]
+    confusion = np.zeros((5, 5), int)
+    np.add.at(confusion, (true, said), 1)  # class 4 is nowhere
+    scores = segmentation_scores(torch.from_numpy(confusion))
+    iou = [((true == k) & (said == k)).sum() / ((true == k) | (said == k)).sum() for k in range(4)]
+    recall = [(said[true == k] == k).mean() for k in range(4)]
+    assert scores.iou[:4].tolist() == pytest.approx(iou)
+    assert scores.iou[4].isnan()
+    assert scores.miou.item() == pytest.approx(np.mean(iou))
+    assert scores.macc.item() == pytest.approx(np.mean(recall))
+    assert scores.pixel.item() == pytest.approx((true == said).mean())
+
+
+def test_a_class_that_was_only_predicted_counts_against_miou_but_not_accuracy() -> None:
+    scores = segmentation_scores(torch.tensor([[3, 1], [0, 0]]))
+    assert scores.miou.item() == pytest.approx(0.375)
+    assert scores.macc.item() == pytest.approx(0.75)

@@ -133,7 +133,8 @@ class LightDecoder(Head):
                 f"{stride}; use ASPP as head"
             )
         self.stride = DECODER_STRIDE
-        mid, low, patch = scale(192, width), scale(48, width), DECODER_STRIDE // stride
+        mid, low = scale(192, width), scale(48, width)
+        patch = self.patch = DECODER_STRIDE // stride
         self.reduce = _conv(features, mid, 1)
         self.branches = nn.ModuleList(
             _conv(mid, mid, 3, _rate(rate, features_stride), groups=mid) for rate in rates
@@ -149,8 +150,7 @@ class LightDecoder(Head):
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
         """Return the logits; the input's size, padded to whole patches, decides theirs."""
-        patch = self.low[0].kernel_size[0]
-        x = F.pad(x, (0, -x.shape[-1] % patch, 0, -x.shape[-2] % patch))
+        x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch))
         low = self.low(x)
         coarse = self.reduce(features)
         for branch in self.branches:

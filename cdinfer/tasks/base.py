@@ -70,10 +70,15 @@ class LatentTask(BaseTask, ABC):
 
     def build_trunk(self, net: NetRecipe, pixel_net: NetRecipe) -> Trunk:
         """Return a trunk that reads ``input``: ``net`` on latents, ``pixel_net`` on pixels."""
-        if self.input != "latents":
-            return pixel_net(channels=3, stride=1, sigma=False)
-        assert self.codec is not None
-        return net(channels=self.codec.channels, stride=self.codec.stride, sigma=False)
+        channels, stride = self.input_shape()
+        recipe = net if self.input == "latents" else pixel_net
+        return recipe(channels=channels, stride=stride, sigma=False)
+
+    def input_shape(self) -> tuple[int, int]:
+        """Return channels and stride (pixels per step) of what the network reads."""
+        if self.codec is None or self.input != "latents":
+            return 3, 1
+        return self.codec.channels, self.codec.stride
 
     @abstractmethod
     def step(self, batch: Batch, stage: Stage) -> Tensor:
