@@ -1,6 +1,7 @@
 """``cdinfer study NAME``: one question each, answered in CSV, Markdown, SVG and a one-file page.
 
     cdinfer study rd FOLDER     how many bytes buy how much quality: codecs on pictures
+    cdinfer study compute       what parts cost to run, and when encoding once pays
 
 Interrupted, a study goes on where it was; what was measured before is not measured again while
 its inputs stay. ``study rd --json`` prints rows one object a line, each with a field ``table``:
@@ -11,6 +12,8 @@ means           those of ``means`` in ``cdinfer/studies/rd_tables.py``
 equal_bytes     those of ``at_equal_bytes`` there
 equal_rates     those of ``at_rates`` there
 bd_rate         those of ``bd_rates`` there
+
+Rows of ``study compute`` are those of ``cdinfer/studies/compute.py``.
 
 Pictures that fail are named on stderr, the rest is done, and the exit status is 1.
 """
@@ -90,8 +93,57 @@ def rd(argv: list[str]) -> int:
     return 1 if failures else 0
 
 
+def compute(argv: list[str]) -> int:
+    """Count and time every encoder, decoder and network."""
+    parser = argparse.ArgumentParser(
+        "cdinfer study compute",
+        allow_abbrev=False,
+        description="MACs, parameters and milliseconds of every part, of the ways from bytes to an "
+        "answer, and after how many looks encoding once has paid.",
+        epilog="example: cdinfer study compute --size 360x480 --rounds 5",
+    )
+    parser.add_argument(
+        "--size", type=_size, default=(224, 224), metavar="N|HxW", help="of the picture (224)"
+    )
+    parser.add_argument("--classes", type=int, default=1000, metavar="K", help="(1000)")
+    parser.add_argument(
+        "--codecs", nargs="+", default=["cae", "cae-lite"], metavar="NAME|FOLDER",
+        help="(cae cae-lite)",
+    )  # fmt: skip
+    parser.add_argument("--bpp", type=float, default=0.33, metavar="R", help="of codecs by name")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="timings of each part; 0: only count (3)"
+    )
+    parser.add_argument("--out", default="runs/study/compute", metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    args = parser.parse_args(argv)
+    for flag, least in (("classes", 1), ("rounds", 0)):
+        if getattr(args, flag) < least:
+            raise ValueError(f"expected --{flag} of at least {least}, got {getattr(args, flag)}")
+    from cdinfer.studies import compute, compute_tables
+
+    with _bar(3 * len(args.codecs) + 12) as (progress, _):
+        rows = compute.run(
+            args.size, args.classes, tuple(args.codecs), args.bpp, args.rounds, progress
+        )
+    compute_tables.write(Path(args.out), rows)
+    print("\n".join(map(json.dumps, rows)) if args.json else compute_tables.text(rows))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read a side, or height x width, of 8 to 8192 pixels."""
+    sides = text.split("x")
+    whole = all(side.isascii() and side.isdigit() for side in sides) and len(sides) in (1, 2)
+    if not whole or not all(8 <= int(side) <= 8192 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"expected pixels as 224 or, height first, 360x480, of 8 to 8192, got '{text}'"
+        )
+    return int(sides[0]), int(sides[-1])
+
+
 #: Name -> what runs it.
-STUDIES: dict[str, Callable[[list[str]], int]] = {"rd": rd}
+STUDIES: dict[str, Callable[[list[str]], int]] = {"rd": rd, "compute": compute}
 
 
 def _print(tables: "Tables", as_json: bool, out: Path) -> None:

@@ -42,6 +42,24 @@ def test_rows_are_printed_one_object_a_line(picture_folder: Path, tiny_codec: Pa
     assert Path("out/rd.html").is_file()
 
 
+def test_compute_counts_what_the_networks_cost(capsys: Capture) -> None:
+    flags = ["--size", "64x96", "--classes", "7", "--rounds", "0"]
+    assert main(["study", "compute", *flags, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (row,) = [r for r in rows if r.get("name") == "cae encoder"]
+    assert row["gmac"] == pytest.approx(3.527 * 64 * 96 / 224**2, rel=1e-3)
+    assert Path("runs/study/compute/break_even.csv").is_file()
+    assert main(["study", "compute", *flags]) == 0
+    assert "## Looks at a picture until encoding it has paid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["7", "64x", "a", "64x64x3", "9000"])
+def test_sizes_that_are_none_are_refused(size: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "compute", "--size", size])
+    assert "expected pixels as 224 or, height first, 360x480" in capsys.readouterr().err
+
+
 def test_people_get_tables_and_the_place_of_the_page(picture_folder: Path, capsys: Capture) -> None:
     assert study(picture_folder, "--codecs", "jpeg", "webp") == 0
     out, err = capsys.readouterr()

@@ -1,0 +1,228 @@
+"""What everything costs to run: multiply-accumulates, parameters, milliseconds; and when it pays.
+
+    parts        every encoder, decoder, trunk and head by itself
+    paths        from stored bytes to an answer, part by part:
+                     bits --> latents --> network                    (never pixels)
+                     bits --> latents --> decoder --> network        (decode first)
+                     JPEG --> pixels  --> network                    (the original)
+    break_even   how often a picture must be looked at before one encoding and K latent networks
+                 cost less than K times JPEG and the network on pixels
+
+field          of a row
+table          parts, paths or break_even
+task           cls or seg; of parts also codec
+name           of a part, or of a path
+gmac           multiply-accumulates in thousand millions, as `count_macs` counts them; 0 for
+               entropy decoding and JPEG, which multiply nothing worth counting
+mparam         parameters in millions
+ms             CPU time of one thread, median of the rounds; null without rounds
+encoder, network, rival
+passes_gmac    of break_even: least K by multiply-accumulates; null if it never pays
+passes_ms      and by time
+"""
+
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cdinfer.codecs import CAE, load_codec
+from cdinfer.data.images import to_tensor
+from cdinfer.models import (
+    ASPP,
+    Classifier,
+    CResNet,
+    LightDecoder,
+    ResNet,
+    Segmenter,
+    Trunk,
+    count_macs,
+)
+from cdinfer.studies.rd import one_thread
+from cdinfer.studies.records import Row
+
+#: Quality of the JPEG file that is decoded.
+QUALITY = 90
+
+
+class Part(NamedTuple):
+    """Something that runs: its shape of input, and a call of it for the clock."""
+
+    task: str
+    name: str
+    net: nn.Module | None
+    shape: tuple[int, ...]
+    call: Callable[[], object]
+
+
+def run(
+    size: tuple[int, int] = (224, 224),
+    classes: int = 1000,
+    codecs: tuple[str, ...] = ("cae", "cae-lite"),
+    bpp: float = 0.33,
+    rounds: int = 3,
+    progress: Callable[[str], None] = lambda name: None,
+) -> list[Row]:
+    """Return the rows of all three tables.
+
+    Args:
+        size: height and width of the picture in pixels.
+        classes: outputs of the networks.
+        codecs: names or folders; all of one stride.
+        bpp: nominal rate of those given by name.
+        rounds: how often each part is timed; 0 only counts.
+        progress: called with the name of each part when it is done.
+
+    Raises:
+        ValueError: if there is no such trained codec.
+    """
+    loaded = {name: load_codec(name, bpp) for name in codecs}
+    parts = _parts(size, classes, {k: c for k, c in loaded.items() if isinstance(c, CAE)}, rounds)
+    rows = []
+    with one_thread(), torch.inference_mode():
+        for part in parts:
+            rows.append(_measure(part, rounds))
+            progress(part.name)
+    by_name = {(row["task"], row["name"]): row for row in rows}
+    paths = _paths(by_name, list(loaded))
+    return rows + paths + _break_even(by_name, paths, list(loaded))
+
+
+def _parts(size: tuple[int, int], classes: int, codecs: dict[str, CAE], rounds: int) -> list[Part]:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
+    picture = Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC)
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=QUALITY)
+    x = to_tensor(np.asarray(picture))[None]
+    parts = [Part("codec", "JPEG decoding", None, (), partial(_read_jpeg, jpeg.getvalue()))]
+    channels, y = 3, x
+    for name, codec in codecs.items():
+        files = codec.compress(x)
+        y = codec.encode(x).y
+        channels = codec.channels
+        parts += [
+            Part("codec", f"{name} encoder", codec.g_a, tuple(x.shape), partial(codec.encode, x)),
+            Part("codec", f"{name} entropy decoding", None, (), partial(codec.unpack, files)),
+            Part("codec", f"{name} decoder", codec.g_s, tuple(y.shape), partial(codec.decode, y)),
+        ]
+    latent = {f"cResNet-{n}": partial(CResNet, channels, 8, depth=n) for n in (39, 51, 72)}
+    pixel = {f"ResNet-{n}": partial(ResNet, depth=n) for n in (50, 71)}
+    with torch.device("cpu" if rounds else "meta"):  # counting needs no weights
+        for nets, given in ((latent, y), (pixel, x)):
+            for name, build in nets.items():
+                parts.append(_network("cls", name, Classifier(build(), classes), given))
+                dense = build(output_stride=8)
+                parts.append(_network("seg", f"{name}-d, ASPP", _dense(dense, ASPP, given), given))
+        ours = _dense(CResNet(channels, 8, output_stride=16), LightDecoder, y)
+        parts.append(_network("seg", "cResNet-39/16, light decoder", ours, y))
+    return parts
+
+
+def _dense(trunk: Trunk, head: Any, given: Tensor) -> Segmenter:  # noqa: ANN401
+    channels = given.shape[1]
+    return Segmenter(trunk, head, channels, 1 if channels == 3 else 8, 21)
+
+
+def _network(task: str, name: str, net: nn.Module, given: Tensor) -> Part:
+    net = net.eval().to(memory_format=torch.channels_last)
+    return Part(task, name, net, tuple(given.shape), partial(net, given))
+
+
+def _read_jpeg(data: bytes) -> Tensor:
+    return to_tensor(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def _measure(part: Part, rounds: int) -> Row:
+    times = []
+    for _ in range(rounds + bool(rounds)):  # the first warms up
+        start = time.process_time()
+        part.call()
+        times.append(1e3 * (time.process_time() - start))
+    net = part.net
+    return {
+        "table": "parts",
+        "task": part.task,
+        "name": part.name,
+        "gmac": 0.0 if net is None else count_macs(net, part.shape) / 1e9,
+        "mparam": 0.0 if net is None else sum(p.numel() for p in net.parameters()) / 1e6,
+        "ms": statistics.median(times[1:]) if rounds else None,
+    }
+
+
+def _paths(parts: dict[tuple[str, str], Row], codecs: list[str]) -> list[Row]:
+    """Return what an answer costs from each kind of stored bytes."""
+    bits = parts["codec", f"{codecs[0]} entropy decoding"]
+    decoder = parts["codec", f"{codecs[0]} decoder"]
+    jpeg = parts["codec", "JPEG decoding"]
+    rows = []
+    for (task, name), row in parts.items():
+        if task == "codec":
+            continue
+        if name.startswith("cResNet"):
+            rows.append(_sum(task, f"bits + {name}", bits, row))
+        else:
+            rows.append(_sum(task, f"bits + decoder + {name}", bits, decoder, row))
+            rows.append(_sum(task, f"JPEG + {name}", jpeg, row))
+    return rows
+
+
+def _sum(task: str, name: str, *parts: Row) -> Row:
+    times = [part["ms"] for part in parts]
+    return {
+        "table": "paths",
+        "task": task,
+        "name": name,
+        "gmac": sum(part["gmac"] for part in parts),
+        "mparam": sum(part["mparam"] for part in parts),
+        "ms": None if None in times else sum(times),
+    }
+
+
+def _break_even(
+    parts: dict[tuple[str, str], Row], paths: list[Row], codecs: list[str]
+) -> list[Row]:
+    rivals = {
+        "cls": "JPEG + ResNet-50",
+        "seg": "JPEG + ResNet-50-d, ASPP",
+    }
+    rows = []
+    for codec in codecs:
+        encoder = parts["codec", f"{codec} encoder"]
+        for path in paths:
+            if not path["name"].startswith("bits + cResNet"):
+                continue
+            rival = next(r for r in paths if r["name"] == rivals[path["task"]])
+            rows.append(
+                {
+                    "table": "break_even",
+                    "task": path["task"],
+                    "encoder": codec,
+                    "network": path["name"].removeprefix("bits + "),
+                    "rival": rival["name"],
+                    "passes_gmac": passes(encoder["gmac"], path["gmac"], rival["gmac"]),
+                    "passes_ms": passes(encoder["ms"], path["ms"], rival["ms"]),
+                }
+            )
+    return rows
+
+
+def passes(once: float | None, each: float | None, rival: float | None) -> int | None:
+    """Return the least K with ``once + K * each < K * rival``; None if there is none.
+
+    Example:
+        >>> passes(3.5, 3.1, 4.1)
+        4
+        >>> passes(3.5, 4.2, 4.1)
+    """
+    if once is None or each is None or rival is None or each >= rival:
+        return None
+    return math.floor(once / (rival - each)) + 1
