@@ -1,0 +1,117 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cdinfer.data.lock import locked
+from cdinfer.studies import cells
+from cdinfer.studies.cells import Cell, read_record
+
+
+@pytest.fixture
+def two(labelled: Path, tiny_codec: Path, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """A set, and the codec in it looked at again."""
+    monkeypatch.setenv("PICTURES", str(labelled))
+    export = ("export", "$PICTURES", "{out}/set", "--codec", str(tiny_codec), "--json")
+    again = ("export", "$PICTURES", "{out}/set", "--codec", "{set}/set", "--json")
+    return [
+        Cell("again", {"arm": "b"}, (again,)),
+        Cell("set", {"arm": "a"}, (export,)),
+    ]
+
+
+def test_cells_are_done_once_after_what_they_need(two: list[Cell], tmp_path: Path) -> None:
+    said: list[str] = []
+    again, first = cells.run(two, tmp_path, said.append)
+    assert [line for line in said if line.endswith("...")] == ["set ...", "again ..."]
+    assert again["metrics"]["bytes_after"] == first["metrics"]["bytes_after"] > 0
+    assert first["about"] == {"arm": "a"}
+    assert first["commands"][0][1:3] == ["$PICTURES", "{out}/set"]
+    assert str(tmp_path) not in json.dumps(first["metrics"])
+    assert len(first["git"]["commit"]) == 40
+    assert first["hardware"]["cores"] == os.cpu_count()
+    before = (tmp_path / "set.json").read_bytes()
+    assert cells.run(two, tmp_path, said.append) == [again, first]
+    assert (tmp_path / "set.json").read_bytes() == before
+    assert len(said) == 4
+
+
+def test_a_failed_command_names_its_log_and_leaves_no_record(tmp_path: Path) -> None:
+    cell = Cell("bad", {}, (("export", "nowhere", "{out}/set"),))
+    with pytest.raises(ValueError, match=r"bad: cdinfer export ended with status 2: .*log\.txt"):
+        cells.run([cell], tmp_path)
+    assert read_record(tmp_path, "bad") is None
+
+
+def test_a_cell_that_another_process_holds_is_left_to_it(
+    two: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "PATIENCE", 0.01)
+    record = {"name": "set", "about": {}, "metrics": {}, "seconds": 1}
+
+    def say(line: str) -> None:
+        raise AssertionError(line)
+
+    def other_ends(seconds: float) -> None:
+        (tmp_path / "set.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(time, "sleep", other_ends)
+    with locked(tmp_path / "set"):
+        assert cells.run([two[1]], tmp_path, say) == [record]
+
+
+def test_needs_are_checked_before_anything_is_done(two: list[Cell], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="again needs set, which is not among the cells"):
+        cells.run(two[:1], tmp_path)
+    ring = [Cell("a", {}, (("info", "{b}/x"),)), Cell("b", {}, (("info", "{a}/x"),))]
+    with pytest.raises(ValueError, match="cells that need each other: a, b"):
+        cells.run(ring, tmp_path)
+
+
+def test_damaged_records_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"damaged .*x\.json.*delete it to do the cell again"):
+        read_record(tmp_path, "x")
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from cdinfer.studies.cells import Cell, run
+
+data, codec, out = sys.argv[1:]
+train = ("train", "--task", "cls", "--codec", codec, "--data", data, "--model.net.width", "0.125",
+         "--data.crop", "32", "--data.batch_size", "4", "--trainer.max_epochs", "30",
+         "--trainer.accelerator", "cpu", "--trainer.logger.save_dir", "{out}")
+run([Cell("x", {}, (train, ("eval", "{out}/cls", "--json")))], Path(out), print)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_no_finished_cell_is_repeated(
+    labelled: Path, tiny_codec: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", TRAIN, str(labelled), str(tiny_codec), str(tmp_path)]
+    first = subprocess.Popen(command, start_new_session=True)
+    checkpoint = tmp_path / "x" / "cls" / "version_0" / "checkpoints" / "last.ckpt"
+    for _ in range(600):
+        if checkpoint.exists():
+            break
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (tmp_path / "x.json").exists()
+    subprocess.run(command, check=True)
+    record = read_record(tmp_path, "x")
+    assert record is not None
+    assert 0 <= record["metrics"]["test/top1"] <= 1
+    rows = (tmp_path / "x" / "cls" / "version_1" / "metrics.csv").read_text().splitlines()
+    assert int(rows[1].split(",")[0]) > 0  # the epoch it went on from
+    stamp = (tmp_path / "x.json").stat().st_mtime_ns
+    subprocess.run(command, check=True)
+    assert (tmp_path / "x.json").stat().st_mtime_ns == stamp
