@@ -14,6 +14,8 @@
 """
 
 import json
+import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -79,8 +81,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_ABOUT:
             raise ValueError(f"larger than {MAX_ABOUT} bytes")
-        about = json.loads(path.read_bytes())
-        if not isinstance(about, dict) or not isinstance(about.get("task"), str):
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        task = about.get("task") if isinstance(about, dict) else None
+        if not isinstance(task, str) or not re.fullmatch(r"\w{1,80}", task):
             raise ValueError("expected an object with a task")
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged {path}: {error}; train again") from error
@@ -262,7 +265,8 @@ def load_run(run: str | Path, device: str = "cpu", net: NetRecipe | None = None)
         classifier.load_state_dict(weights)
         return Run(about, codec, classifier, device)
     except ValueError as error:
-        raise ValueError(f"cannot use run {folder}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot use run {folder}: {reason}") from error
     except (KeyError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
         raise ValueError(f"damaged run {folder}: {error!r}; train again") from error
 
@@ -289,6 +293,7 @@ def _find_net(class_path: str) -> NetRecipe:
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     path = find_checkpoint(folder)
     try:  # mapped: nothing is unpacked or copied before it is checked
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state: dict[str, Tensor] = checkpoint["state_dict"]
         weights = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
@@ -298,6 +303,19 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if num_bytes > path.stat().st_size:
         raise ValueError(f"damaged {path}: its weights are larger than the file; train again")
     return weights
+
+
+def _check_archive(path: Path) -> None:
+    """Compare a checkpoint's checksums, which torch does not.
+
+    Raises:
+        ValueError: if one differs, or members are packed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("packed members")
+        if damaged := archive.testzip():
+            raise ValueError(f"damaged {damaged}")
 
 
 def find_checkpoint(folder: Path) -> Path:

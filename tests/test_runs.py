@@ -55,7 +55,7 @@ def test_run_json_holds_what_predict_needs(classifier_run: Path, tiny_codec: Pat
         "preprocessing": {"resize": None, "crop": 32, "input": "latents"},
         "net": {
             "class_path": "cdinfer.models.CResNet",
-            "init_args": {"depth": 39, "v1": False, "width": 0.125},
+            "init_args": {"depth": 39, "output_stride": 32, "v1": False, "width": 0.125},
         },
     }
 

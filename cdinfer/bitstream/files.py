@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdinfer.bitstream import container, rans
-from cdinfer.bitstream.container import MAX_PIXELS
+from cdinfer.bitstream.container import MAX_PIXELS, Parsed
 from cdinfer.bitstream.context import ContextModel
 from cdinfer.bitstream.header import Header
 
@@ -50,7 +50,7 @@ def write_files(
 
 
 def read_files(
-    data: Sequence[bytes],
+    data: Sequence[bytes | Parsed],
     letters: str,
     stream: int,
     model: ContextModel,
@@ -61,7 +61,7 @@ def read_files(
     """Return symbols ``(B, C, h, w)`` and pixel sizes ``(height, width)`` of ``data``.
 
     Args:
-        data: complete files.
+        data: complete files, or what `parse` makes of them, each with its place as ``index``.
         letters: the codec's.
         stream: its stream id.
         model: its tables.
@@ -74,13 +74,8 @@ def read_files(
         BitstreamError: naming what is wrong; ``index`` tells which file of ``data``.
         ValueError: if the files have different latent sizes or groups, or there are none.
     """
-    parsed = [
-        container.parse(
-            file, expect_codec=letters, expect_stream=stream, groups=groups, index=index
-        )
-        for index, file in enumerate(data)
-    ]
-    sizes = {container.checked_size(file, model, stride, max_pixels) for file in parsed}
+    parsed = [_parsed(file, letters, stream, groups, index) for index, file in enumerate(data)]
+    sizes = {container.checked_size(file, model, stride, max_pixels) for file in _shortest(parsed)}
     if len(sizes) != 1:
         raise ValueError(f"expected files of one latent size in a call, got {sorted(sizes)}")
     divisions = {file.header.groups for file in parsed}
@@ -93,3 +88,32 @@ def read_files(
     for file, plane in zip(parsed, symbols, strict=True):
         container.verify(file, plane)
     return symbols, [(file.header.height, file.header.width) for file in parsed]
+
+
+def _parsed(
+    file: bytes | Parsed, letters: str, stream: int, groups: int | None, index: int
+) -> Parsed:
+    if isinstance(file, Parsed):
+        if (file.header.codec, file.header.stream, groups) == (letters, stream, None):
+            return file
+        file = container.rebuild(file.header, file.crcs, file.payloads)
+    return container.parse(
+        file, expect_codec=letters, expect_stream=stream, groups=groups, index=index
+    )
+
+
+def _shortest(parsed: Sequence[Parsed]) -> list[Parsed]:
+    """Return the files to ask for their size: of one group, the shortest with each header.
+
+    A size that fits the shortest payload fits the others.
+    """
+    chosen: dict[Header, Parsed] = {}
+    several = []
+    for file in parsed:
+        if file.header.groups:
+            several.append(file)
+            continue
+        other = chosen.get(file.header)
+        if other is None or len(file.payloads[0]) < len(other.payloads[0]):
+            chosen[file.header] = file
+    return [*chosen.values(), *several]

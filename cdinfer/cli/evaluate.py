@@ -76,16 +76,18 @@ def find_validation(run: Path) -> "PictureDataset":
     Raises:
         ValueError: if they or the run's settings are missing.
     """
-    import yaml  # type: ignore[import-untyped]
-
+    from cdinfer.cli.configs import read_config
     from cdinfer.data.folders import PictureDataset
     from cdinfer.data.layout import find_pictures
     from cdinfer.data.sample import sample_set
 
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]
+        config = read_config(run / "config.yaml")["data"]
         path, resize, splits = (config[name] for name in ("path", "resize", "splits"))
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        for value, kind in ((path, str), (resize, int), (splits, str)):
+            if not isinstance(value, kind | None):
+                raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"damaged {run / 'config.yaml'}: give --data FOLDER") from error
     pictures = find_pictures(sample_set() if path is None else Path(path), splits)
     return PictureDataset(pictures.root, pictures.splits["val"], None, resize)

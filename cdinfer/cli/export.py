@@ -18,17 +18,26 @@ def parser() -> argparse.ArgumentParser:
         description="Compress a set of pictures into shards of latents that training reads.",
         epilog="example: cdinfer export photos/ shards/ --bpp 0.33 --resize 256",
     )
-    parse.add_argument("src", help="folder: class folders, train/ and test/, or splits/train.txt")
+    parse.add_argument("src", help="folder: class folders, train/ and test/, or lists of pictures "
+                       "(splits/train.txt, MINC-2500, RESISC45); list.csv: path,label[,split]; "
+                       "webdataset tars: 'train-{000..146}.tar'; torchvision:NAME:ROOT, as "
+                       "torchvision:EuroSAT:data/")  # fmt: skip
     parse.add_argument("dst", help="folder for the shards; an interrupted export is continued")
     parse.add_argument("--codec", default="cae", help="cae, or the folder of a codec's run")
     parse.add_argument("--bpp", type=float, help="nominal rate of a codec given by name")
     parse.add_argument("--resize", type=int, metavar="N", help="short side to N, aspect kept")
     parse.add_argument("--splits", metavar="NAME", help="use the lists splits/train_NAME.txt ...")
+    parse.add_argument("--download", action="store_true", help="let torchvision fetch its data set")
     parse.add_argument("--block", type=int, default=512, help="bitstreams in a block (512); 1: "
                        "one sample a key, for other webdataset readers")  # fmt: skip
     parse.add_argument("--per-shard", type=int, default=8192, help="pictures in a shard (8192)")
     add_precision_flag(parse)
     parse.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode")
+    parse.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1); each "
+                       "makes whole shards, so N changes no byte, and more than there are shards "
+                       "(see --per-shard) do not help; the cores are shared")  # fmt: skip
+    parse.add_argument("--verify", action="store_true", help="decode each block, and compare, "
+                       "before it is written")  # fmt: skip
     parse.add_argument("--min-psnr", type=decibels, metavar="DB", help="list pictures whose "
                        "reconstruction is worse than this")  # fmt: skip
     parse.add_argument("--drop", action="store_true", help="leave them out of the set")
@@ -41,28 +50,33 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Export and return the exit status."""
     args = parser().parse_args(argv)
-    for name in ("resize", "block", "per_shard"):
+    for name in ("resize", "block", "per_shard", "workers"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
     if args.drop and args.min_psnr is None:
         raise ValueError("--drop leaves out what --min-psnr finds: give --min-psnr 28, say")
     from cdinfer.codecs.zoo import find_codec
-    from cdinfer.data.export import Plan, export
-    from cdinfer.data.layout import find_pictures, is_shards
+    from cdinfer.data.encoding import Plan
+    from cdinfer.data.export import export
+    from cdinfer.data.layout import is_shards
+    from cdinfer.data.sources import find_source
 
-    source, target = Path(args.src), Path(args.dst)
-    if is_shards(source):
-        raise ValueError(f"'{source}' is a set of shards already: give a folder of pictures")
+    target = Path(args.dst)
+    if is_shards(Path(args.src)):
+        raise ValueError(f"'{args.src}' is a set of shards already: give a folder of pictures")
     _check_device(args.device)
     codec = find_codec(args.codec, args.bpp)
-    pictures = find_pictures(source, args.splits)
+    pictures = find_source(args.src, args.splits, args.download)
     total = sum(map(len, pictures.splits.values()))
     plan = Plan(args.resize, args.block, args.per_shard, args.precision, args.min_psnr, args.drop)
     skip = args.on_error == "skip"
     with _bar(total, args.json) as progress:
         try:
-            index = export(pictures, target, codec, plan, args.device, skip, progress)
+            index = export(
+                pictures, target, codec, plan, args.device, skip, progress,
+                args.workers, args.verify,
+            )  # fmt: skip
         except OSError as error:
             raise ValueError(
                 f"cannot write {describe(error)}; make room or choose another DST: the same "
@@ -70,11 +84,11 @@ def main(argv: list[str]) -> int:
             ) from error
     summary = summarise(index, target)
     for key, reason in _skipped(index):
-        print(f"cdinfer export: left out {source / key}: {reason}", file=sys.stderr)
+        print(f"cdinfer export: left out {pictures.root / key}: {reason}", file=sys.stderr)
     for key, psnr in summary["below_floor"]:
         verb = "left out" if args.drop else "kept"
         print(
-            f"cdinfer export: {verb} {source / key}: {psnr:.2f} dB, below {args.min_psnr:g}",
+            f"cdinfer export: {verb} {pictures.root / key}: {psnr:.2f} dB, below {args.min_psnr:g}",
             file=sys.stderr,
         )
     print(json.dumps(summary) if args.json else report(summary))

@@ -2,12 +2,15 @@
 
 YAML in, dotted overrides, ``--print_config``; ``cdinfer train`` and ``cdinfer eval`` are a few
 words in front of it. The run folder gets ``config.yaml`` and ``run.json`` when training starts.
-Ctrl-C leaves ``checkpoints/last.ckpt``; ``--ckpt_path`` goes on from there, in a new run folder.
+``checkpoints/last.ckpt`` is written every few minutes and on Ctrl-C or SIGTERM (``saving.py``);
+``--ckpt_path`` goes on from there, in a new run folder, as if nothing had happened.
 """
 
+import itertools
 import json
 import logging
 import pickle
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +19,6 @@ from typing import Any
 from jsonargparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -24,6 +26,8 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 
+from cdinfer.cli.configs import read_config
+from cdinfer.cli.saving import SaveLast, Stopped
 from cdinfer.codecs.zoo import copy_codec
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import BaseTask, CollapseError, LatentTask
@@ -47,7 +51,7 @@ _NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")
 
 
 class SaveRun(SaveConfigCallback):
-    """Write ``config.yaml``, ``run.json``, ``codec/``; on Ctrl-C, keep what was learned."""
+    """Write ``config.yaml``, ``run.json`` and ``codec/``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = trainer.log_dir  # all processes ask, or the first would wait for the others
@@ -66,22 +70,13 @@ class SaveRun(SaveConfigCallback):
                 copy_codec(pl_module.codec_folder, folder / "codec")
         (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Save ``last.ckpt`` on Ctrl-C; among several processes some may be gone already."""
-        saver = trainer.checkpoint_callback
-        if not isinstance(exception, KeyboardInterrupt) or not isinstance(saver, ModelCheckpoint):
-            return
-        if trainer.global_step > 0 and trainer.world_size == 1 and saver.dirpath is not None:
-            trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
-
 
 class CLI(LightningCLI):
     """LightningCLI with our links, which takes expanded arguments quietly."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link data to model; what a task does not take is skipped."""
+        """Add ``--last.minutes``; link data to model, but for what a task does not take."""
+        parser.add_lightning_class_args(SaveLast, "last")
         parser.link_arguments("model.init_args.input", "data.input")
         for name in ("classes", "preprocessing"):
             target = f"model.init_args.{name}"
@@ -101,8 +96,13 @@ def run(args: list[str], quiet: bool = False) -> CLI:
 
     Raises:
         ValueError: if Lightning or a part it builds finds the options impossible.
-        KeyboardInterrupt: on Ctrl-C, which Lightning would turn into exit status 1.
+        KeyboardInterrupt: on Ctrl-C, which Lightning would turn into exit status 1; in training
+            it is `Stopped`, and tells what to go on from.
     """
+    pairs = [(arg.partition("=")[0], arg.partition("=")[2]) for arg in args]
+    for flag, value in [*pairs, *itertools.pairwise(args)]:
+        if flag in ("--config", "-c") and Path(value).is_file():
+            read_config(Path(value))  # refuses what jsonargparse would try to unfold
     _hush()
     if quiet:
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
@@ -120,7 +120,7 @@ def run(args: list[str], quiet: bool = False) -> CLI:
         ) from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
+            raise stop.__context__ from None
         raise
 
 
@@ -141,6 +141,8 @@ def _run(args: list[str]) -> CLI:
 def main(args: list[str], command: str | None = None) -> int:
     """Run ``args`` (``fit``, ``validate`` or ``test`` first) and return the exit status.
 
+    That is 130 after SIGINT and 143 after SIGTERM, as shells have it.
+
     Args:
         args: arguments of LightningCLI.
         command: what the user typed, for errors; ``args[0]`` if not given.
@@ -150,6 +152,14 @@ def main(args: list[str], command: str | None = None) -> int:
     except CollapseError as error:
         print(f"cdinfer {command or args[0]}: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        if stopped.first:
+            print(
+                f"cdinfer {command or args[0]}: stopped after {stopped.steps} steps; to go on, add "
+                f"to the same command: --ckpt_path {shlex.quote(str(stopped.checkpoint))}",
+                file=sys.stderr,
+            )
+        return 128 + stopped.number
     return 0
 
 
@@ -178,6 +188,7 @@ def _hush() -> None:
         "The .*dataloader.* does not have many workers",
         "The number of training batches .* is smaller than the logging interval",
         "Trying to infer the `batch_size`",
+        "Your `IterableDataset` has `__len__` defined",
         "Be aware that when using `ckpt_path`",
         "The dirpath has changed from",
         "You're resuming from a checkpoint that ended before the epoch ended",

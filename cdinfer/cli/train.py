@@ -12,6 +12,7 @@ import argparse
 import difflib
 from pathlib import Path
 
+from cdinfer.bitstream.remote import is_url
 from cdinfer.cli.configs import find_config, known_tasks
 from cdinfer.codecs.zoo import CODECS, load_codec
 from cdinfer.data.layout import find_pictures, is_shards
@@ -31,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--task", required=True, help=f"one of: {', '.join(known_tasks())}")
     parse.add_argument("--codec", help=f"{', '.join(CODECS)}, or the folder of a codec's run")
     parse.add_argument("--bpp", type=float, help="nominal rate in bits per pixel")
-    parse.add_argument("--data", help="pictures or shards (default: the embedded sample set)")
+    parse.add_argument(
+        "--data", help="pictures, shards, or the URL of shards (default: the embedded sample set)"
+    )
     return parse
 
 
@@ -48,7 +51,7 @@ def expand(argv: list[str]) -> list[str]:
         raise ValueError(f"unknown --task '{flags.task}'; {hint}")
     args = ["--config", str(find_config(flags.task))]
     if flags.data is not None:
-        _check_data(Path(flags.data), flags.task)
+        _check_data(flags.data, flags.task)
         args += ["--data.path", flags.data]
     if flags.task == "codec":
         if flags.data is None:
@@ -69,11 +72,12 @@ def main(argv: list[str]) -> int:
     return lightning.main(["fit", *args], "train")
 
 
-def _check_data(path: Path, task: str) -> None:
+def _check_data(data: str, task: str) -> None:
     """Refuse at once what no task can read; the pictures themselves are looked at later."""
-    if task == "codec" and is_shards(path):
-        raise ValueError(f"'{path}' holds latents: a codec is trained on a folder of pictures")
-    if not path.is_dir() or not any(path.iterdir()):
+    path = Path(data)
+    if task == "codec" and _holds_latents(data):
+        raise ValueError(f"'{data}' holds latents: a codec is trained on a folder of pictures")
+    if not is_url(data) and (not path.is_dir() or not any(path.iterdir())):
         find_pictures(path)
 
 
@@ -92,7 +96,7 @@ def _codec_to_train(codec: str | None, bpp: float | None) -> list[str]:
 
 def _codec_to_read(codec: str | None, bpp: float | None, data: str | None) -> list[str]:
     """Check the codec before Lightning is imported, and name it for the task."""
-    if data is not None and is_shards(Path(data)):
+    if data is not None and _holds_latents(data):
         own = load_codec(data)
         if bpp is not None and bpp != own.bpp:
             raise ValueError(f"the shards in {data} are at {own.bpp} bpp: give --bpp {own.bpp}")
@@ -102,6 +106,11 @@ def _codec_to_read(codec: str | None, bpp: float | None, data: str | None) -> li
     name = "cae" if codec is None else codec
     found = load_codec(name, bpp)
     return ["--model.codec", name, "--model.bpp", str(found.bpp)]
+
+
+def _holds_latents(data: str) -> bool:
+    """Tell whether ``data`` is a set: only those are read from elsewhere."""
+    return is_url(data) or is_shards(Path(data))
 
 
 def _reads_originals(rest: list[str]) -> bool:

@@ -19,6 +19,8 @@ from typing import NamedTuple, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cdinfer.bitstream.container import Parsed
+
 Planes = Mapping[str, Tensor]
 
 
@@ -96,8 +98,10 @@ class LatentCodec(nn.Module, ABC):
         """Return the ``(B, 3, H, W)`` images in [0, 1] of files of one picture size."""
 
     @abstractmethod
-    def unpack(self, data: Sequence[bytes]) -> dict[str, Tensor]:
+    def unpack(self, data: Sequence[bytes | Parsed]) -> dict[str, Tensor]:
         """Entropy-decode ``.cdi`` files of one latent size to integer planes on the CPU.
+
+        Shards give theirs taken apart: they hold many files of one header.
 
         Raises:
             BitstreamError: if a file is damaged, truncated, absurd or another codec's.

@@ -38,7 +38,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cdinfer.bitstream.container import MAX_PIXELS, Header
+from cdinfer.bitstream.container import MAX_PIXELS, Header, Parsed
 from cdinfer.bitstream.context import ContextModel
 from cdinfer.bitstream.files import read_files, write_files
 from cdinfer.bitstream.fit import fit_model
@@ -141,10 +141,15 @@ class CAE(LatentCodec):
         self.model: ContextModel | None = None
         self.frozen = False
         self.max_pixels = MAX_PIXELS
+        self._identified: tuple[Tensor, ContextModel, int] | None = None
 
     @property
     def stream(self) -> int:
-        return identity(LETTERS, self.centers, self._model())
+        model, known = self._model(), self._identified
+        if known is None or known[0] is not self.centers or known[1] is not model:
+            known = (self.centers, model, identity(LETTERS, self.centers, model))
+            self._identified = known  # a hash of the tables takes as long as decoding pictures
+        return known[2]
 
     def fit(self, numbers: Sequence[NDArray[np.int16]]) -> None:
         """Fit the coder's context model; files are provisional until the codec is frozen.
@@ -212,11 +217,25 @@ class CAE(LatentCodec):
         Raises:
             ValueError: if the groups have not C channels.
         """
-        height, width = x.shape[-2:]
-        header = Header(LETTERS, self.stream, height, width, not self.frozen, fields=fields)
-        return write_files(self.symbols(x).cpu().numpy(), header, self._model(), groups)
+        return self.pack(self.symbols(x), (x.shape[-2], x.shape[-1]), fields, groups)
 
-    def unpack(self, data: Sequence[bytes], groups: int | None = None) -> dict[str, Tensor]:
+    def pack(
+        self,
+        symbols: Tensor,
+        size: tuple[int, int],
+        fields: tuple[tuple[str, bytes], ...] = (),
+        groups: tuple[int, ...] | None = None,
+    ) -> list[bytes]:
+        """Return the files of symbols ``(B, C, h, w)``: what :meth:`compress` does after the net.
+
+        ``size`` is height and width of the pictures in pixels.
+        """
+        header = Header(LETTERS, self.stream, *size, not self.frozen, fields=fields)
+        return write_files(symbols.cpu().numpy(), header, self._model(), groups)
+
+    def unpack(
+        self, data: Sequence[bytes | Parsed], groups: int | None = None
+    ) -> dict[str, Tensor]:
         """Entropy-decode files of one latent size; only the first ``groups`` groups, if given."""
         return self._read(data, groups)[0]
 
@@ -282,7 +301,7 @@ class CAE(LatentCodec):
         return self.dequantize(planes).y, *sizes[0]
 
     def _read(
-        self, data: Sequence[bytes], groups: int | None = None
+        self, data: Sequence[bytes | Parsed], groups: int | None = None
     ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         symbols, sizes = read_files(
             data, LETTERS, self.stream, self._model(), self.stride, self.max_pixels, groups

@@ -31,6 +31,16 @@ from torch import Tensor
 
 from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.bitstream.context import ContextModel
+from cdinfer.bitstream.remote import (
+    DELAYS,
+    cache_folder,
+    fetch,
+    is_url,
+    keep,
+    locate,
+    sha256_of,
+    shown,
+)
 from cdinfer.codecs.base import LatentCodec
 from cdinfer.codecs.cae import CAE, Design, latent_channels
 
@@ -132,7 +142,8 @@ def load_codec(name: str = "cae", bpp: float | None = None) -> LatentCodec:
 
     Args:
         name: a codec's name (``cae``), looked up among shipped codecs, then the newest frozen
-            one of that rate under ``runs/``; or a folder: a run, its parent, a set of shards.
+            one of that rate under ``runs/``; or a folder: a run, its parent, a set of shards;
+            or the URL of a run or set.
         bpp: nominal rate (0.33 for a name); for a folder it may be omitted, and is checked
             when given.
 
@@ -149,7 +160,7 @@ def find_codec(name: str, bpp: float | None = None) -> Path:
         ValueError: as :func:`load_codec` does.
     """
     if name not in CODECS:
-        folder = find_codec_folder(Path(name))
+        folder = fetch_codec(name) if is_url(name) else find_codec_folder(Path(name))
         own = _read_meta(folder)["bpp"]
         if bpp is not None and own != bpp:
             raise ValueError(
@@ -212,6 +223,35 @@ def find_codec_folder(path: Path) -> Path:
     )
 
 
+def fetch_codec(url: str, delays: Sequence[float] = DELAYS) -> Path:
+    """Bring the codec of the set or run at ``url`` into the cache and return its folder there.
+
+    Args:
+        url: see ``remote.py``.
+        delays: seconds to wait before each new try of a broken connection.
+
+    Raises:
+        ValueError: if it cannot be had, is not whole, or the cache cannot be written.
+    """
+    text = fetch(locate(url, "codec/codec.json"), MAX_META, delays)
+    meta = _check_meta(text, f"{shown(url)}/codec/codec.json")
+    own = hashlib.sha256(text).hexdigest()
+    folder = cache_folder() / own[:32] / "codec"
+    for name in FILES:
+        expected = meta["sha256"].get(name)
+        if sha256_of(folder / name) != expected:
+            blob = fetch(locate(url, f"codec/{name}"), MAX_BYTES[name], delays)
+            if hashlib.sha256(blob).hexdigest() != expected:
+                raise ValueError(
+                    f"damaged codec in {shown(url)}: {name} is not the file codec.json was "
+                    "written for; copy the codec folder again"
+                )
+            keep(folder / name, blob)
+    if sha256_of(folder / "codec.json") != own:
+        keep(folder / "codec.json", text)
+    return folder
+
+
 def read_codec(folder: Path) -> CAE:
     """Load the codec stored in ``folder``, checking every file against its description.
 
@@ -237,7 +277,15 @@ def read_codec(folder: Path) -> CAE:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "codec.json"
     try:
-        meta = json.loads(_read(path, MAX_META))
+        text = _read(path, MAX_META)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"damaged {path}: {error}; copy the codec folder again") from error
+    return _check_meta(text, str(path))
+
+
+def _check_meta(text: bytes, path: str) -> dict[str, Any]:
+    try:
+        meta = json.loads(text)
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
         for field, kind in FIELDS.items():
@@ -245,7 +293,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"no {field}, or of the wrong type")
         if meta["name"] not in CODECS:
             raise ValueError(f"unknown codec {meta['name']!r}")
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"damaged {path}: {error}; copy the codec folder again") from error
     return meta
 

@@ -23,12 +23,14 @@ fields, and no provisional tables.
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdinfer.bitstream.container import Header, parse, rebuild
+from cdinfer.bitstream.container import Parsed, parse, rebuild
+from cdinfer.bitstream.header import Header, pack_header
 
 MAGIC = b"CDB0"
 _START = struct.Struct("<4s4sIIIBB")
@@ -95,15 +97,15 @@ class Block:
             start = _START.size + sizes.nbytes + self._crcs.nbytes
             packed = self._array("u1", start, -(-count * bits // 8))
             lengths = _unpack(packed, count, least, bits)
-            self._ends = start + len(packed) + np.cumsum(lengths)
-            self._starts = self._ends - lengths
-            if self._ends[-1] != len(data):
+            self._bounds = np.cumsum([start + len(packed), *lengths], dtype=np.int64)
+            if self._bounds[-1] != len(data):
                 raise ValueError("its lengths do not add up")
             if _pack(lengths) != (least, bits, packed.tobytes()):
                 raise ValueError("its lengths are not packed as they should be")
             if sized != (sizes != sizes[0]).any() or not sizes.all():
                 raise ValueError("its sizes are not what they should be")
             self._codec = codec.decode("ascii")
+            self._shared = None if sized else self._header(0)
         except (struct.error, ValueError) as error:
             raise ValueError(f"damaged block {name}: {error}; export the set again") from error
 
@@ -112,13 +114,28 @@ class Block:
 
     def __getitem__(self, index: int) -> bytes:
         """Return one complete ``.cdi`` file."""
-        height, width = self.sizes[index].tolist()
-        header = Header(self._codec, self._stream, height, width)
-        payload = self._data[self._starts[index] : self._ends[index]]
-        return rebuild(header, [int(self._crcs[index])], [bytes(payload)])
+        parsed = self.parsed(index)
+        return rebuild(parsed.header, parsed.crcs, parsed.payloads)
+
+    def parsed(self, index: int, place: int | None = None) -> Parsed:
+        """Return what `parse` makes of one file; ``place`` is that in its batch, for errors."""
+        header, start = self._shared or self._header(index)
+        begin, end = self._bounds[index : index + 2].tolist()
+        payload = bytes(self._data[begin:end])
+        return Parsed(header, start, (int(self._crcs[index]),), (payload,), place)
+
+    def _header(self, index: int) -> tuple[Header, bytes]:
+        return _header(self._codec, self._stream, *self.sizes[index].tolist())
 
     def _array(self, dtype: str, start: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._data, dtype, count, start)
+
+
+@lru_cache(maxsize=1024)
+def _header(codec: str, stream: int, height: int, width: int) -> tuple[Header, bytes]:
+    """Return a header and its bytes before the checksum, which all files of a size share."""
+    header = Header(codec, stream, height, width)
+    return header, pack_header(header, [b""])
 
 
 def _pack(lengths: NDArray[np.int64]) -> tuple[int, int, bytes]:

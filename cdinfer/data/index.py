@@ -2,9 +2,11 @@
 
     codec, bpp, stream, stride    what its latents are
     classes, preprocessing        what its labels and pictures are
+    augmentations                 what networks may do to latents in training ("crop")
     splits                        the shards of each split, their blocks and where those lie
 
-Blocks, not samples: the index of a thousand million pictures stays small.
+Blocks, not samples: the index of a thousand million pictures stays small. A changed set has new
+files under new names (``train-00000-1``) and a new index, whose renaming is the change.
 """
 
 import json
@@ -19,6 +21,12 @@ FORMAT = 1
 
 #: Largest index that is read, in bytes; enough for a thousand million pictures.
 MAX_INDEX = 2**27
+
+#: Of a shard, or of its targets: split, number and, once it was changed, a number of the change.
+NAME = re.compile(r"(\w+)-(\d+)(?:-(\d+))?")
+
+#: Augmentations of sets whose index does not say which.
+AUGMENTATIONS = ["crop"]
 
 
 class BlockEntry(NamedTuple):
@@ -39,12 +47,19 @@ class ShardEntry(NamedTuple):
         sizes: bytes of the tar and of its targets.
         blocks: in the order of the tar.
         targets: offset and length in bytes of each block's targets.
+        targets_name: that of the targets; another one once the shard was relabelled.
     """
 
     name: str
     sizes: tuple[int, int]
     blocks: list[BlockEntry]
     targets: list[tuple[int, int]]
+    targets_name: str
+
+    @property
+    def tars(self) -> tuple[str, str]:
+        """File names of the bitstreams and of the targets."""
+        return f"{self.name}.tar", f"{self.targets_name}.targets.tar"
 
 
 class Split(NamedTuple):
@@ -63,6 +78,7 @@ class Index(NamedTuple):
     classes: list[str]
     preprocessing: dict[str, int | None]
     splits: dict[str, Split]
+    augmentations: list[str]
 
 
 def read_index(root: Path) -> Index:
@@ -75,7 +91,22 @@ def read_index(root: Path) -> Index:
     try:
         if path.stat().st_size > MAX_INDEX:
             raise ValueError(f"larger than {MAX_INDEX} bytes")
-        raw = json.loads(path.read_bytes())
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"damaged {path}: {reason(error)}; export the set again") from error
+    return parse_index(text, str(root))
+
+
+def parse_index(text: bytes, root: str) -> Index:
+    """Check the content of the ``index.json`` that lies in the folder or at the URL ``root``.
+
+    Raises:
+        ValueError: as :func:`read_index`.
+    """
+    try:
+        raw = json.loads(text)
         if raw["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {raw['format']!r}")
         index = Index(
@@ -85,13 +116,14 @@ def read_index(root: Path) -> Index:
             [str(name) for name in raw["classes"]],
             {key: _side(raw["preprocessing"][key]) for key in ("resize", "crop")},
             {str(name): _read_split(entries) for name, entries in raw["splits"].items()},
+            [str(name) for name in raw.get("augmentations", AUGMENTATIONS)],
         )
         complete, block = bool(raw["complete"]), int(raw["block"])
-    except FileNotFoundError:
-        raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
-    except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
             ValueError) as error:  # fmt: skip
-        raise ValueError(f"damaged {path}: {reason(error)}; export the set again") from error
+        raise ValueError(
+            f"damaged {root}/{INDEX}: {reason(error)}; export the set again"
+        ) from error
     if not complete:
         raise ValueError(f"the export of '{root}' was interrupted: run the same export again")
     if block == 1:
@@ -115,9 +147,11 @@ def _read_split(entries: list[dict[str, Any]]) -> Split:
             (int(raw["bytes"]), int(raw["targets_bytes"])),
             [BlockEntry(*map(int, block)) for block in raw["blocks"]],
             [(int(offset), int(length)) for offset, length in raw["targets"]],
+            str(raw.get("targets_name", raw["name"])),
         )
-        if not re.fullmatch(r"\w+-\d+", shard.name):
-            raise ValueError(f"expected a shard's name like train-00000, got {shard.name!r}")
+        for name in (shard.name, shard.targets_name):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"expected a shard's name like train-00000, got {name!r}")
         places = [(entry.offset, entry.length, shard.sizes[0]) for entry in shard.blocks]
         places += [(*target, shard.sizes[1]) for target in shard.targets]
         if (

@@ -2,7 +2,7 @@
 
     layout                                      read as
     index.json of cdinfer export                shards (see ``shards.py``)
-    splits/train.txt, test.txt [, val.txt]      lists of paths; their first part is the class
+    lists of pictures                           labelled splits (see ``lists.py``)
     train/ [val/] [test/] with class folders    labelled splits
     train/ [val/] [test/] flat                  unlabelled splits (codecs)
     class folders                               labelled, one split
@@ -13,36 +13,68 @@ those whose path hashes to 0 mod 10, so that a picture never changes sides when 
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cdinfer.data.images import IMAGE_SUFFIXES, find_images
+from cdinfer.data.lists import SPLITS, find_lists
 
-SPLITS = ("train", "val", "test")
 INDEX = "index.json"
 
 
 class Item(NamedTuple):
-    """One picture: its path below the root, as a key, and its class or -1."""
+    """One picture.
+
+    Attributes:
+        key: its path below the root, or what stands for one; no other picture has it.
+        label: its class, or -1.
+        place: where the set's source has it, unless that is a file of this name.
+    """
 
     key: str
     label: int
+    place: tuple[int, ...] = ()
+
+
+class Source(Protocol):
+    """Where the pictures of a set lie. Worker processes get a copy."""
+
+    def fetch(self, item: Item) -> Path | bytes | NDArray[np.uint8]:
+        """Return a picture's file, the bytes of one, or its pixels ``(H, W, 3)``.
+
+        Raises:
+            ValueError: if it cannot be had.
+        """
+        ...
+
+
+class Folder(NamedTuple):
+    """Files below ``root``; keys are their paths."""
+
+    root: Path
+
+    def fetch(self, item: Item) -> Path:
+        return self.root / item.key
 
 
 class ImageSet(NamedTuple):
-    """The pictures of a folder.
+    """Pictures, labelled and split.
 
     Attributes:
-        root: the folder.
+        root: the folder that keys start from.
         classes: class names in label order; empty for unlabelled sets.
         splits: ``train``, ``val`` and ``test`` -> items; a split may be empty.
+        source: what reads the items.
     """
 
     root: Path
     classes: list[str]
     splits: dict[str, list[Item]]
+    source: Source
 
 
 def is_shards(root: Path) -> bool:
@@ -65,8 +97,8 @@ def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
         near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
         hint = suggest(root.name, near) or "; check the path"
         raise ValueError(f"expected a folder of pictures, got no folder '{root}'{hint}")
-    if lists := sorted((root / "splits").glob("*.txt")):
-        return _build(root, _read_lists(root, lists, f"_{splits}" if splits else ""))
+    if lists := find_lists(root, splits):
+        return _build(root, *lists)
     if splits:
         raise ValueError(f"no {root / 'splits' / f'train_{splits}.txt'}: give no --splits here")
     if (root / "train").is_dir():
@@ -79,40 +111,6 @@ def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
         folders = {s: find_images(root / s) for s in SPLITS if (root / s).is_dir()}
         return _build(root, {s: [p.relative_to(root) for p in f] for s, f in folders.items()}, 1)
     return _build(root, {"train": [p.relative_to(root) for p in find_images(root)]})
-
-
-def _read_lists(root: Path, lists: list[Path], suffix: str) -> dict[str, list[Path]]:
-    """Read ``train{suffix}.txt`` and its companions among ``lists``."""
-    wanted = {split: root / "splits" / f"{split}{suffix}.txt" for split in SPLITS}
-    if wanted["train"] not in lists:
-        names = [file.stem.removeprefix("train") for file in lists if file.stem.startswith("train")]
-        flags = [f"--splits {name[1:]}" if name else "no --splits" for name in names]
-        hint = f"give {' or '.join(flags)}" if flags else "write one, a path on each line"
-        raise ValueError(f"no {wanted['train']}: {hint}")
-    paths = {split: _read_list(root, file) for split, file in wanted.items() if file in lists}
-    for split in ("val", "test"):
-        if both := set(paths["train"]) & set(paths.get(split, [])):
-            raise ValueError(f"{wanted['train']} and {wanted[split]} both name '{min(both)}'")
-    return paths
-
-
-def _read_list(root: Path, file: Path) -> list[Path]:
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8: expected a path on each line") from error
-    paths = [Path(line) for line in lines if line]
-    if not paths:
-        raise ValueError(f"{file} is empty: expected a path on each line")
-    for path in paths:
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{file} names '{path}': expected a path inside {root}")
-        if not (root / path).is_file():
-            raise ValueError(f"{file} names '{path}', which is not in {root}: correct the list")
-    path, times = Counter(paths).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"{file} names '{path}' {times} times: expected each picture once")
-    return paths
 
 
 def _build(root: Path, paths: dict[str, list[Path]], depth: int = 0) -> ImageSet:
@@ -131,9 +129,16 @@ def _build(root: Path, paths: dict[str, list[Path]], depth: int = 0) -> ImageSet
         split: [Item(p.as_posix(), label[p.parts[depth]] if classes else -1) for p in paths_]
         for split, paths_ in paths.items()
     }
+    return ImageSet(root, classes, complete(items), Folder(root))
+
+
+def complete(items: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Return all splits in order, validation held out from training if it is missing."""
+    train = items.get("train", [])
     if "val" not in items:
-        items["train"], items["val"] = hold_out(items["train"])
-    return ImageSet(root, classes, {split: items.get(split, []) for split in SPLITS})
+        train, val = hold_out(train)
+        items = items | {"train": train, "val": val}
+    return {split: items.get(split, []) for split in SPLITS}
 
 
 def hold_out(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:

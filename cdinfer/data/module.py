@@ -2,25 +2,35 @@
 
     PATH --layout--> shards    -> batches of planes (uint8 latents)
                      pictures  -> batches of images (float32 RGB)
+    URL ------------ shards    -> the same batches, streamed (``stream.py``)
 
 Batches are dicts: ``label (B,)``, ``size (B, 2)`` in pixels, ``index (B,)``, and either
 ``image (B, 3, H, W)`` or ``planes``, a dict of integer ``(B, C, h, w)`` tensors.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cdinfer.bitstream.remote import is_url, shown
 from cdinfer.data.draws import EpochSampler
 from cdinfer.data.folders import PictureDataset
 from cdinfer.data.index import read_index
 from cdinfer.data.layout import find_pictures, is_shards
+from cdinfer.data.loader import Loader, share_step
+from cdinfer.data.remote_shards import fetch_index
 from cdinfer.data.sample import sample_set
 from cdinfer.data.shards import ShardDataset
+from cdinfer.data.stream import StreamDataset
+from cdinfer.data.stream_loader import StreamLoader
+
+log = logging.getLogger(__name__)
 
 #: Pictures whose symbols are counted for the coder's tables.
 CALIBRATION_PICTURES = 128
@@ -32,19 +42,27 @@ class DataModule(LightningDataModule):
     """Loaders over a set of shards or a folder of pictures.
 
     Args:
-        path: shards or a folder (see ``layout.py``); without one, the embedded sample set.
+        path: shards or a folder (see ``layout.py``), or the URL of shards (see ``remote.py``);
+            without one, the embedded sample set.
         batch_size: samples a training batch.
         crop: side of the square crop, in pixels; random in training, centred otherwise.
             ``None`` takes pictures whole; they must then be of one size.
         resize: short side to scale pictures to first; shards were scaled when exported.
         flip: mirror pictures at random in training. Latents are never mirrored: the latents of
-            a mirrored picture are not the mirrored latents.
+            a mirrored picture are not the mirrored latents (``Index.augmentations`` lists what is
+            proven).
         splits: which lists of a folder to use (``blocked`` for ``splits/train_blocked.txt``).
         input: what networks will read; it decides what can be cropped here.
         whole: validate and test on whole pictures, one at a time (codecs).
         workers: loading processes. 0 is fastest for shards.
         memory: MiB of decoded pictures to keep.
         seed: of order, crops and flips.
+        shuffle: ``full`` mixes all training samples; ``blocks`` reads shards that memory cannot
+            hold a few blocks at a time and mixes those (see ``draws.py``). Streams from a URL
+            have a way of their own (see ``stream.py``).
+        prefetch: batches that a thread reads ahead, without worker processes; 0 for no thread.
+        on_error: ``skip`` puts another sample in the place of a damaged one of shards, or leaves it
+            out of validation and test, and warns; ``stop`` ends with its name.
     """
 
     def __init__(
@@ -60,17 +78,30 @@ class DataModule(LightningDataModule):
         workers: int = 0,
         memory: int = 0,
         seed: int = 0,
+        shuffle: Literal["full", "blocks"] = "full",
+        prefetch: int = 2,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
-        self.root = Path(path) if path is not None else sample_set()
+        self.url = path if path is not None and is_url(path) else None
+        self.root = (
+            sample_set() if path is None else Path(path) if self.url is None else shown(path)
+        )
         #: The end of the path: what a codec's card calls the data.
-        self.name = "/".join(self.root.resolve().parts[-2:])
+        self.name = "/".join(Path(self.root).resolve().parts[-2:])
         self.batch_size, self.crop, self.resize, self.flip = batch_size, crop, resize, flip
         self.input, self.whole, self.workers = input, whole, workers
-        self.memory, self.seed = memory, seed
+        self.memory, self.seed, self.shuffle, self.prefetch = memory, seed, shuffle, prefetch
+        self.on_error: Literal["stop", "skip"] = on_error
+        self._train_loader: Loader | None = None
+        self._resumed: dict[str, int] = {}
         if crop is not None and crop < 1:
             raise ValueError(f"expected a crop of at least 1 pixel, got --data.crop {crop}")
-        self.sharded = is_shards(self.root)
+        self.sharded = self.url is not None or is_shards(Path(self.root))
+        if shuffle == "blocks" and not self.sharded:
+            raise ValueError(
+                f"'{self.root}' holds pictures, which lie in no blocks: leave out --data.shuffle"
+            )
         if self.sharded:
             if input == "original":
                 raise ValueError(
@@ -88,14 +119,15 @@ class DataModule(LightningDataModule):
                     f"'{self.root}' holds latents that are resized and split already: give "
                     f"{flag} to cdinfer export instead"
                 )
-            index = read_index(self.root)
+            index = read_index(Path(self.root)) if self.url is None else fetch_index(self.url)
+            self.index = index
             self.classes: list[str] = index.classes
             self.lengths = {name: split.samples for name, split in index.splits.items()}
             self.resize = index.preprocessing["resize"]
             #: Stream id of the shards; None for pictures.
             self.stream: int | None = index.stream
         else:
-            self.pictures = find_pictures(self.root, splits)
+            self.pictures = find_pictures(Path(self.root), splits)
             self.classes = self.pictures.classes
             self.lengths = {name: len(items) for name, items in self.pictures.splits.items()}
             self.stream = None
@@ -105,17 +137,29 @@ class DataModule(LightningDataModule):
         """What was done to pictures before the network, for ``run.json``."""
         return {"resize": self.resize, "crop": self.crop}
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        dataset, length = self._dataset("train", self.crop), self.lengths["train"]
+    def train_dataloader(self) -> Loader:
+        length = self._length("train")
         rank, world = self._process()
         batch_size = min(self.batch_size, -(-length // world))
-        sampler = EpochSampler(length, self.seed, batch_size, rank, world)
-        return self._loader(dataset, batch_size, sampler)
+        state = self._resumed
+        if state and world != state["world"] and self.batch_size == state["asked"]:
+            batch_size = share_step(state, world)
+            log.info("resuming on %d processes with batches of %d samples", world, batch_size)
+        if self.url is not None:
+            self._train_loader = self._stream(self.url, "train", batch_size)
+        else:
+            dataset = self._dataset("train", self.crop)
+            blocks = self._blocks(dataset)
+            sampler = EpochSampler(length, self.seed, batch_size, rank, world, blocks)
+            self._train_loader = self._loader(dataset, batch_size, sampler)
+        if state:
+            self._train_loader.load_state_dict(state)
+        return self._train_loader
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> Loader:
         return self._whole_split("val")
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> Loader:
         return self._whole_split("test")
 
     def calibration_dataloader(self) -> DataLoader[Any]:
@@ -123,27 +167,70 @@ class DataModule(LightningDataModule):
         assert not self.sharded
         items = self.pictures.splits["train"]
         step = -(-len(items) // CALIBRATION_PICTURES)
-        return DataLoader(PictureDataset(self.root, items[::step], None, self.resize))
+        return DataLoader(PictureDataset(Path(self.root), items[::step], None, self.resize))
 
-    def _whole_split(self, split: str) -> DataLoader[Any]:
+    def _whole_split(self, split: str) -> Loader:
         crop, batch_size = (None, 1) if self.whole else (self.crop, self.batch_size)
-        dataset, (rank, world) = self._dataset(split, crop), self._process()
-        return self._loader(dataset, batch_size, range(rank, self.lengths[split], world))
+        length, (rank, world) = self._length(split), self._process()
+        if length < world:  # their metrics would wait for each other for ever
+            raise ValueError(
+                f"{world} processes cannot share {length} {split} samples: give "
+                f"--trainer.devices {length}, or more pictures"
+            )
+        if self.url is not None:
+            return self._stream(self.url, split, batch_size)
+        return self._loader(self._dataset(split, crop), batch_size, range(rank, length, world))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how far the training epoch has come.
+
+        Lightning keeps states of loaders too, but asks for them too late where a schedule of
+        learning rates needs to know how long training will be.
+        """
+        loader = self._train_loader
+        return {} if loader is None else {**loader.state_dict(), "asked": self.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Make training go on from there."""
+        self._resumed = state_dict
 
     def _process(self) -> tuple[int, int]:
         """Return the number of this process and of all that train together."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
+    def _length(self, split: str) -> int:
         if not self.lengths.get(split):
             raise ValueError(
                 f"'{self.root}' has no {split} pictures: add a folder {split}/ or a list "
                 f"splits/{split}.txt"
             )
+        return self.lengths[split]
+
+    def _stream(self, url: str, split: str, batch_size: int) -> Loader:
+        rank, world = self._process()
+        data = StreamDataset(
+            url,
+            split,
+            self.crop,
+            self.input == "latents",
+            batch_size,
+            split == "train",
+            self.seed,
+            rank,
+            world,
+            index=self.index,
+            on_error=self.on_error,
+        )
+        return StreamLoader(data, self.workers, self.prefetch)
+
+    def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
         if self.sharded:
-            return ShardDataset(self.root, split, crop, self.input == "latents", self.seed)
+            latents = self.input == "latents"
+            return ShardDataset(
+                Path(self.root), split, crop, latents, self.seed, on_error=self.on_error
+            )
         return PictureDataset(
-            self.root,
+            Path(self.root),
             self.pictures.splits[split],
             crop,
             self.resize,
@@ -152,12 +239,23 @@ class DataModule(LightningDataModule):
             self.memory,
         )
 
+    def _blocks(self, dataset: Dataset[Any]) -> list[int] | None:
+        """Return how many samples lie together, where order is to keep to that."""
+        if self.shuffle == "full":
+            return None
+        assert isinstance(dataset, ShardDataset)
+        return [int(n) for n in np.diff(dataset.reader.bounds)]
+
     def _loader(
         self, dataset: Dataset[Any], batch_size: int, sampler: EpochSampler | range
-    ) -> DataLoader[Any]:
-        collate = _as_it_is if self.sharded else _stack
-        return DataLoader(
-            dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate
+    ) -> Loader:
+        return Loader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=_as_it_is if self.sharded else _stack,
+            prefetch=self.prefetch,
         )
 
 

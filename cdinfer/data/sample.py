@@ -24,7 +24,6 @@ networks got them right less than half of the time.
 """
 
 import math
-import os
 import random
 import tempfile
 from importlib.util import find_spec
@@ -36,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cdinfer.bitstream.remote import cache_folder
 from cdinfer.data.images import read_image
 
 #: Folder of the set inside the cache. Other crops need another name.
@@ -157,7 +157,7 @@ def sample_set(root: Path | None = None) -> Path:
     Raises:
         ValueError: if the cache cannot be written or scikit-image lacks its photographs.
     """
-    root = _cache() if root is None else root
+    root = cache_folder() if root is None else root
     target = root / NAME
     if target.is_dir():
         return target
@@ -218,13 +218,6 @@ def match_grey(pixels: Grey, mean: float, contrast: float) -> Grey:
         gain, offset = gain * scale, (offset - total / matched.size) * scale + mean
         matched = np.rint((pixels * gain + offset).clip(0, 255)).astype(np.uint8)
     return matched
-
-
-def _cache() -> Path:
-    """Return the cache folder of this user."""
-    if folder := os.environ.get("CDINFER_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cdinfer")
 
 
 def _cells(source: Source, split: str) -> list[Box]:

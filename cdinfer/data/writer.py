@@ -6,7 +6,6 @@ member: readers take the end of the file for the end of a tar, and the two empty
 usually follow would cost small sets half a percent.
 """
 
-import bz2
 import hashlib
 import io
 import json
@@ -20,7 +19,7 @@ from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.bitstream.container import parse
 from cdinfer.data import blocks
 from cdinfer.data.layout import Item
-from cdinfer.data.shards import targets_name
+from cdinfer.data.targets import pack_targets, targets_name
 
 
 class Encoded(NamedTuple):
@@ -31,49 +30,61 @@ class Encoded(NamedTuple):
     latent_size: tuple[int, int]
 
 
-def write_shard(
-    folder: Path, name: str, encoded: list[Encoded], block: int, labelled: bool
-) -> dict[str, Any]:
-    """Write the tars of one shard and return its index entry.
+class Made(NamedTuple):
+    """A shard: its entry in the index, and the content of its files by name."""
+
+    entry: dict[str, Any]
+    files: dict[str, bytes]
+
+
+def publish(folder: Path, made: Made) -> None:
+    """Write the files of a shard, each whole or not at all."""
+    for name, content in made.files.items():
+        write_atomically(folder / name, content)
+
+
+def pack_shard(name: str, encoded: list[Encoded], block: int, labelled: bool) -> Made:
+    """Return one shard as it is to be written.
 
     Args:
-        folder: of the set.
         name: of the shard, as ``train-00000``.
         encoded: its pictures, in order.
-        block: bitstreams in a block; 1 writes the plain layout, one sample a key.
+        block: bitstreams in a block; 1 makes the plain layout, one sample a key.
         labelled: whether the plain layout gets labels.
     """
     groups = cut_blocks(encoded, block)
     entry: dict[str, Any] = {"name": name, "count": len(encoded)}
     entry["payload"] = sum(len(parse(e.file).payload) for e in encoded)
     if block == 1:
-        return entry | _write_samples(folder, name, groups, labelled)
-    data, targets = {}, {}
-    for number, group in enumerate(groups):
-        key = f"{name}-{number:04d}"
-        data[f"{key}.cdb"] = blocks.join([e.file for e in group])
-        rows = [[e.item.label, e.item.key] for e in group]  # in this order they pack best
-        text = json.dumps({"samples": rows}, separators=(",", ":"))
-        targets[f"{key}.json.bz2"] = bz2.compress(text.encode())
-    offsets, size, digest = _write_tar(folder / f"{name}.tar", data)
-    target_offsets, target_size, target_digest = _write_tar(folder / targets_name(name), targets)
-    return entry | {
-        "bytes": size,
-        "sha256": digest,
-        "targets_bytes": target_size,
-        "targets_sha256": target_digest,
+        tar, _ = pack_tar(_samples(name, groups, labelled))
+        entry |= {"bytes": len(tar), "sha256": hashlib.sha256(tar).hexdigest()}
+        entry |= {"targets_bytes": 0, "blocks": [], "targets": []}
+        return Made(entry, {f"{name}.tar": tar})
+    keys = [f"{name}-{number:04d}" for number in range(len(groups))]
+    grouped = list(zip(keys, groups, strict=True))
+    data = {f"{key}.cdb": blocks.join([e.file for e in group]) for key, group in grouped}
+    targets = {
+        f"{key}.json.bz2": pack_targets([(e.item.label, e.item.key) for e in group])
+        for key, group in grouped
+    }
+    tar, offsets = pack_tar(data)
+    targets_tar, target_offsets = pack_tar(targets)
+    entry |= {
+        "bytes": len(tar),
+        "sha256": hashlib.sha256(tar).hexdigest(),
+        "targets_bytes": len(targets_tar),
+        "targets_sha256": hashlib.sha256(targets_tar).hexdigest(),
         "blocks": [
             [*where, len(group), *group[0].latent_size]
             for where, group in zip(offsets, groups, strict=True)
         ],
         "targets": target_offsets,
     }
+    return Made(entry, {f"{name}.tar": tar, targets_name(name): targets_tar})
 
 
-def _write_samples(
-    folder: Path, name: str, groups: list[list[Encoded]], labelled: bool
-) -> dict[str, Any]:
-    """Write the plain layout, one sample a key: KEY.cdi, KEY.cls and KEY.json."""
+def _samples(name: str, groups: list[list[Encoded]], labelled: bool) -> dict[str, bytes]:
+    """Return the members of the plain layout: KEY.cdi, KEY.cls and KEY.json of every sample."""
     members = {}
     for number, (sample,) in enumerate(groups):
         key = f"{name}-{number:06d}"
@@ -81,8 +92,7 @@ def _write_samples(
         if labelled:
             members[f"{key}.cls"] = str(sample.item.label).encode()
         members[f"{key}.json"] = json.dumps({"key": sample.item.key}).encode()
-    _, size, digest = _write_tar(folder / f"{name}.tar", members)
-    return {"bytes": size, "sha256": digest, "targets_bytes": 0, "blocks": [], "targets": []}
+    return members
 
 
 def cut_blocks(encoded: list[Encoded], size: int) -> list[list[Encoded]]:
@@ -97,8 +107,15 @@ def cut_blocks(encoded: list[Encoded], size: int) -> list[list[Encoded]]:
     ]
 
 
-def _write_tar(path: Path, members: dict[str, bytes]) -> tuple[list[list[int]], int, str]:
+def write_tar(path: Path, members: dict[str, bytes]) -> tuple[list[list[int]], int, str]:
     """Write a reproducible tar; return offset and length of its members, size and sha256."""
+    content, offsets = pack_tar(members)
+    write_atomically(path, content)
+    return offsets, len(content), hashlib.sha256(content).hexdigest()
+
+
+def pack_tar(members: dict[str, bytes]) -> tuple[bytes, list[list[int]]]:
+    """Return a reproducible tar, and offset and length of its members."""
     buffer = io.BytesIO()
     with webdataset.TarWriter(buffer, encoder=False, mtime=0, user="", group="", mode=0o644) as tar:
         for name, data in members.items():
@@ -108,6 +125,4 @@ def _write_tar(path: Path, members: dict[str, bytes]) -> tuple[list[list[int]], 
     with tarfile.open(fileobj=buffer) as written:
         offsets = [[member.offset_data, member.size] for member in written.getmembers()]
     end = sum(tarfile.BLOCKSIZE * (1 + -(-length // tarfile.BLOCKSIZE)) for _, length in offsets)
-    content = buffer.getvalue()[: end or 2 * tarfile.BLOCKSIZE]
-    write_atomically(path, content)
-    return offsets, len(content), hashlib.sha256(content).hexdigest()
+    return buffer.getvalue()[: end or 2 * tarfile.BLOCKSIZE], offsets

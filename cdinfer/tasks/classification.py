@@ -79,7 +79,8 @@ class ClassificationTask(LatentTask):
         logits = self(batch)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         loss = F.cross_entropy(logits, label, label_smoothing=smoothing)
-        options: dict[str, Any] = {"prog_bar": True, "batch_size": len(label)}
+        # a float: Lightning averages numbers of samples over processes, whole ones to a whole one
+        options: dict[str, Any] = {"prog_bar": True, "batch_size": float(len(label))}
         self.log(f"{stage}/loss", loss, sync_dist=stage != "train", **options)
         if stage == "train":
             return loss

@@ -98,7 +98,8 @@ class SegmentationTask(LatentTask):
         mask, logits = batch["mask"].long(), self(batch)
         total = F.cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="sum")
         loss: Tensor = total / (mask != self.ignore_index).sum().clamp(min=1)
-        options: dict[str, Any] = {"prog_bar": True, "batch_size": len(mask)}
+        # a float: Lightning averages numbers of samples over processes, whole ones to a whole one
+        options: dict[str, Any] = {"prog_bar": True, "batch_size": float(len(mask))}
         self.log(f"{stage}/loss", loss, sync_dist=stage != "train", on_epoch=True, **options)
         if stage != "train":
             self._confusion(stage).update(logits.argmax(1), mask)

@@ -83,6 +83,21 @@ def test_shards_bring_their_codec(shards: Path) -> None:
     assert expand(["--task", "cls", "--data", str(shards), "--bpp", "0.33"]) == expected
 
 
+def test_shards_behind_a_url_are_trained_on_where_they_lie(
+    shards: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CDINFER_CACHE", str(nowhere / "cache"))
+    url = f"pipe:cat {shards}/{{}}"
+    cls = ["--config", str(find_config("cls")), "--data.path", url]
+    assert expand(["--task", "cls", "--data", url]) == [*cls, "--model.codec", url]
+    assert main(["train", "--task", "cls", "--data", url, *SMALL["cls"], *FAST]) == 0
+    assert "IterableDataset" not in capsys.readouterr().err
+    answer = refusal(capsys, "--task", "codec", "--data", url)
+    assert answer.endswith("holds latents: a codec is trained on a folder of pictures")
+    answer = refusal(capsys, "--task", "cls", "--bpp", "0.635", "--data", url)
+    assert answer.endswith("are at 0.33 bpp: give --bpp 0.33")
+
+
 def test_a_named_codec_is_the_newest_of_its_rate_under_runs(
     tiny_codec: Path, nowhere: Path
 ) -> None:

@@ -14,7 +14,8 @@ from cdinfer.codecs import load_codec, save_codec
 from cdinfer.data.export import Plan, export
 from cdinfer.data.images import read_image, resize_short_side, to_tensor
 from cdinfer.data.index import read_index
-from cdinfer.data.layout import ImageSet, find_pictures
+from cdinfer.data.layout import ImageSet, Item, find_pictures
+from cdinfer.data.lock import locked
 from cdinfer.data.shards import ShardDataset
 from tests.conftest import draw, random_codec
 
@@ -45,6 +46,10 @@ def inodes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("*.tar")}
 
 
+def plain(items: list[Item]) -> list[tuple[str, int]]:
+    return sorted((item.key, item.label) for item in items)
+
+
 def counts(index: dict[str, Any]) -> int:
     return sum(entry["count"] for split in index["splits"].values() for entry in split)
 
@@ -73,7 +78,7 @@ def test_every_picture_is_in_its_split_once(scenes: Path, tiny_codec: Path, tmp_
     export(pictures, tmp_path / "a", tiny_codec, PLAN)
     for split, items in pictures.splits.items():
         data = ShardDataset(tmp_path / "a", split, None, check_crop=False)
-        assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == sorted(items)
+        assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == plain(items)
 
 
 def test_pictures_are_resized_by_their_short_side(
@@ -214,6 +219,61 @@ def test_a_damaged_index_is_not_overwritten(
         export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
 
 
+def test_another_process_in_the_folder_is_refused(
+    scenes: Path, tiny_codec: Path, tmp_path: Path
+) -> None:
+    pictures = find_pictures(scenes)
+    with locked(tmp_path / "a"):
+        with pytest.raises(ValueError, match=r"another cdinfer is writing '.*/a': wait for it"):
+            export(pictures, tmp_path / "a", tiny_codec, PLAN)
+        assert set(digests(tmp_path / "a")) == {".lock"}
+    export(pictures, tmp_path / "a", tiny_codec, PLAN)
+
+
+def test_the_index_says_which_augmentations_are_proven(
+    scenes: Path, tiny_codec: Path, tmp_path: Path
+) -> None:
+    index = export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
+    assert index["augmentations"] == read_index(tmp_path / "a").augmentations == ["crop"]
+
+
+def test_an_export_that_an_older_version_began_goes_on(
+    scenes: Path, tiny_codec: Path, tmp_path: Path
+) -> None:
+    index = export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
+    whole, before = digests(tmp_path / "a"), inodes(tmp_path / "a")
+    old = {key: value for key, value in index.items() if key != "augmentations"}
+    old |= {"complete": False, "splits": index["splits"] | {"test": [], "val": []}}
+    (tmp_path / "a" / "index.json").write_text(json.dumps(old))
+    export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
+    assert digests(tmp_path / "a") == whole
+    kept = {name for name, inode in inodes(tmp_path / "a").items() if before[name] == inode}
+    assert {name for name in before if name.startswith("train")} <= kept
+
+
+@pytest.mark.parametrize("change", ["name", "targets", "field"])
+def test_a_set_that_was_changed_is_not_exported_into_again(
+    scenes: Path, tiny_codec: Path, tmp_path: Path, change: str
+) -> None:
+    index = export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
+    entry = index["splits"]["train"][0]
+    if change == "name":
+        for end in ("tar", "targets.tar"):
+            (tmp_path / "a" / f"train-00000.{end}").rename(tmp_path / "a" / f"train-00000-1.{end}")
+        entry["name"] = "train-00000-1"
+    elif change == "targets":
+        entry["targets_name"] = "train-00000-1"
+    else:
+        index["deleted"] = []
+    (tmp_path / "a" / "index.json").write_text(json.dumps(index))
+    before = digests(tmp_path / "a")
+    with pytest.raises(
+        ValueError, match=r"was changed after its export \(cdinfer shards\): choose"
+    ):
+        export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN)
+    assert digests(tmp_path / "a") == before
+
+
 def spoil(pictures: ImageSet, *numbers: int) -> list[str]:
     """Damage pictures of the training split; return their keys."""
     keys = [pictures.splits["train"][number].key for number in numbers]
@@ -246,7 +306,7 @@ def test_unreadable_pictures_are_left_out_on_request(
     assert counts(index) == 22
     data = ShardDataset(tmp_path / "a", "train", None, check_crop=False)
     rest = [item for item in pictures.splits["train"] if item.key not in bad]
-    assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == sorted(rest)
+    assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == plain(rest)
 
 
 def test_what_was_left_out_is_tried_again_without_skipping(

@@ -224,3 +224,43 @@ def test_splits_without_lists_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png")
     with pytest.raises(ValueError, match=r"no .*train_blocked\.txt: give no --splits here"):
         find_pictures(tmp_path, "blocked")
+
+
+# Lists of other people's sets
+
+
+def test_minc_2500_is_read_with_one_of_its_five_splits(tmp_path: Path) -> None:
+    names = [f"images/{name}/{name}_00000{i}.jpg" for name in ("brick", "water") for i in range(4)]
+    touch(tmp_path, *names, "categories.txt")
+    (tmp_path / "labels").mkdir()
+    for number, (train, val, test) in {1: ([0, 1], [2], [3]), 2: ([2, 3], [0], [1])}.items():
+        for word, chosen in (("train", train), ("validate", val), ("test", test)):
+            lines = [names[base + i] for base in (0, 4) for i in chosen]
+            (tmp_path / "labels" / f"{word}{number}.txt").write_text("\n".join(lines))
+    assert find_pictures(tmp_path, "2").classes == ["brick", "water"]
+    assert keys(tmp_path, "2") == {
+        "train": [names[2], names[3], names[6], names[7]],
+        "val": [names[0], names[4]],
+        "test": [names[1], names[5]],
+    }
+    assert [item.label for item in find_pictures(tmp_path, "1").splits["val"]] == [0, 1]
+    with pytest.raises(ValueError, match=r"no .*labels/train\.txt: give --splits 1 or --splits 2$"):
+        find_pictures(tmp_path)
+
+
+def test_resisc45_is_read_by_its_lists_of_names(tmp_path: Path) -> None:
+    folder = "NWPU-RESISC45"
+    names = [f"{name}_00{i}.jpg" for name in ("airplane", "storage_tank") for i in range(3)]
+    touch(tmp_path, *(f"{folder}/{name[:-8]}/{name}" for name in names))
+    for split, numbers in {"train": (0, 3), "val": (1, 4), "test": (2, 5)}.items():
+        text = "\n".join(names[i] for i in numbers)
+        (tmp_path / f"resisc45-{split}.txt").write_text(text)
+    assert find_pictures(tmp_path).classes == ["airplane", "storage_tank"]
+    assert keys(tmp_path)["test"] == [
+        f"{folder}/airplane/airplane_002.jpg",
+        f"{folder}/storage_tank/storage_tank_002.jpg",
+    ]
+    assert find_pictures(tmp_path / folder).classes == ["airplane", "storage_tank"]
+    (tmp_path / "resisc45-val.txt").write_text("ship_001.jpg")
+    with pytest.raises(ValueError, match=r"resisc45-val\.txt names '.*ship/ship_001\.jpg', which"):
+        find_pictures(tmp_path)

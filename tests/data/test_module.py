@@ -1,4 +1,6 @@
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,9 +34,16 @@ def shards(scenes: Path, tiny_codec: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.fixture(params=["pictures", "shards"])
-def path(request: pytest.FixtureRequest, scenes: Path, shards: Path) -> str:
-    return str(scenes if request.param == "pictures" else shards)
+@pytest.fixture(params=["pictures", "shards", "stream"])
+def path(
+    request: pytest.FixtureRequest,
+    scenes: Path,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    monkeypatch.setenv("CDINFER_CACHE", str(tmp_path / "cache"))
+    return {"pictures": str(scenes), "shards": str(shards)}.get(request.param, f"file://{shards}")
 
 
 def inputs(batch: dict[str, Any]) -> Tensor:
@@ -91,6 +100,67 @@ def test_validation_and_test_see_every_sample_once_in_order(path: str, split: st
     assert indices == list(range(data.lengths[split]))
 
 
+def shared(path: str, rank: int, world: int, **options: Any) -> DataModule:
+    """The data of one of several processes."""
+    data = DataModule(path, **options)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    return data
+
+
+def indices(loader: Iterable[dict[str, Any]]) -> list[int]:
+    return [i for batch in loader for i in batch["index"].tolist()]
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_validate_on_every_sample_once(path: str, world: int) -> None:
+    shares = [indices(shared(path, rank, world).val_dataloader()) for rank in range(world)]
+    assert sorted(i for share in shares for i in share) == list(range(4))
+    assert all(shares)
+
+
+def test_more_processes_than_validation_samples_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"5 processes cannot share 4 val samples: give --trainer"):
+        shared(path, 0, 5).val_dataloader()
+
+
+@pytest.mark.parametrize("path", ["pictures", "shards"], indirect=True)
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 2), (2, 1), (1, 2), (2, 4)])
+def test_training_goes_on_on_other_processes(path: str, before: int, after: int) -> None:
+    size = {"batch_size": 4 // before}
+    first = [shared(path, rank, before, **size) for rank in range(before)]
+    seen = [next(iter(data.train_dataloader()))["index"].tolist() for data in first]
+    state = first[0].state_dict()
+    rest, lengths = [], set()
+    for rank in range(after):
+        data = shared(path, rank, after, **size)
+        data.load_state_dict(state)
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(0)
+        rest.append(indices(loader))
+        lengths.add((len(loader), len(rest[-1])))
+    assert lengths == {(3, 8 // after)}  # the same steps
+    together = [i for share in seen + rest for i in share]
+    assert set(together) == set(range(11))
+    assert len(together) - 11 < 4
+
+
+def test_a_step_that_other_processes_cannot_share_is_refused(path: str) -> None:
+    first = shared(path, 0, 2, batch_size=2)
+    next(iter(first.train_dataloader()))
+    second = shared(path, 0, 3, batch_size=2)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="which 3 cannot share evenly: resume with --trainer"):
+        second.train_dataloader()
+
+
+def test_block_wise_order_keeps_to_the_blocks_of_shards(shards: Path, scenes: Path) -> None:
+    loader = DataModule(str(shards), batch_size=11, shuffle="blocks").train_dataloader()
+    assert list(loader.sampler.blocks) == [4, 2, 4, 1]  # blocks of 4, shards of 6
+    assert sorted(indices(loader)) == list(range(11))
+    with pytest.raises(ValueError, match=r"lie in no blocks: leave out --data\.shuffle"):
+        DataModule(str(scenes), shuffle="blocks")
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 def test_crops_do_not_depend_on_batches_or_workers(path: str) -> None:
     once = by_sample(DataModule(path, batch_size=4, crop=16), epoch=3)
@@ -131,6 +201,7 @@ class Remembering(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined")
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")
 @pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
 def test_lightning_tells_the_sampler_its_epoch(path: str) -> None:
@@ -205,8 +276,9 @@ def test_a_missing_split_says_how_to_add_it(tmp_path: Path) -> None:
 def test_what_shards_cannot_do_is_refused(
     shards: Path, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        DataModule(str(shards), **options)
+    for place in (str(shards), f"file://{shards}"):
+        with pytest.raises(ValueError, match=message):
+            DataModule(place, **options)
 
 
 def test_an_interrupted_export_is_not_taken_for_pictures(tmp_path: Path, shards: Path) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from cdinfer.bitstream.container import Header, pack
 from cdinfer.data.blocks import Block
 from cdinfer.data.layout import Item
-from cdinfer.data.shards import read_targets
-from cdinfer.data.writer import Encoded, cut_blocks, write_shard
+from cdinfer.data.targets import read_targets
+from cdinfer.data.writer import Encoded, cut_blocks, pack_shard, publish
 
 
 def encoded(number: int, size: tuple[int, int] = (2, 3)) -> Encoded:
@@ -17,6 +18,12 @@ def encoded(number: int, size: tuple[int, int] = (2, 3)) -> Encoded:
     header = Header("CAE_", 7, 8 * size[0], 8 * size[1])
     file = pack(header, np.zeros(1, np.uint8), bytes([number]) * number)
     return Encoded(Item(f"ä/{number}.png", number % 3), file, size)
+
+
+def write_shard(folder: Path, *arguments: Any) -> dict[str, Any]:
+    made = pack_shard(*arguments)
+    publish(folder, made)
+    return made.entry
 
 
 def test_blocks_have_one_latent_size_in_first_seen_order() -> None:

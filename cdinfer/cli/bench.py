@@ -1,0 +1,147 @@
+"""``cdinfer bench [NAME...]``: speed and size against the peers, as ratios in one run.
+
+    entropy    symbols <-> bytes: ours, constriction, CompressAI, zstd
+    loading    shards -> training batches, against webdataset and JPEG decoders
+    export     pictures -> shards, over the encoder's own forward pass
+    latency    one picture: bytes -> symbols -> latents -> picture, and back, against JPEG
+    startup    whole processes: cdinfer --help, cdinfer encode one.jpg
+    overhead   bytes of a set that are no payload
+    gpu        training and inference steps, and the CPU cores that feed them (needs CUDA)
+
+What is compared runs in turns, in one thread; figures are medians over the rounds. Each bench is a
+table, or with ``--json`` one object a line:
+
+field   meaning
+bench   its name
+case    what is measured, and against what; it says so if the peer is not installed
+ours    a time, a rate, a size, ...
+peer    the same of the peer; null without one
+unit    of both; rates end in /s
+ratio   how many times as good ours is: peer/ours, of rates ours/peer, taken within each round;
+        null without a peer
+ideal   the least ours could be (of rates the most): what the case itself needs, whoever does it
+
+Peers come with ``pip install 'cdinfer[bench]'``.
+"""
+
+import argparse
+import contextlib
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+NAMES = ("entropy", "loading", "export", "latency", "startup", "overhead", "gpu")
+
+#: Rounds of which medians are taken.
+ROUNDS = 7
+
+
+def main(argv: list[str]) -> int:
+    """Run benches and return the exit status."""
+    args = parser().parse_args(argv)
+    names = args.name or list(NAMES)
+    for name in names:
+        if name not in NAMES:
+            close = difflib.get_close_matches(name, NAMES, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(NAMES)}"
+            raise ValueError(f"unknown bench '{name}'; {hint}")
+    for flag in ("rounds", "pictures"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise ValueError(f"expected --{flag} of at least 1, got {value}")
+    names = _without_gpu(names, asked="gpu" in args.name)
+    from cdinfer.codecs.zoo import find_codec
+    from cdinfer.studies.bench.rows import table
+    from cdinfer.studies.bench.timing import one_thread
+
+    given = find_codec(args.codec or "cae", args.bpp) if args.codec or args.bpp else None
+    with one_thread(), _status() as progress:
+        for name in dict.fromkeys(names):
+            rows = _run(name, args, given, progress)
+            if args.json:
+                print("\n".join(json.dumps(row) for row in rows), flush=True)
+            else:
+                print(f"{name}\n\n{table(rows)}\n", flush=True)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parse = argparse.ArgumentParser(
+        "cdinfer bench",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(__doc__ or "").strip(),
+        epilog="example: cdinfer bench entropy loading --data photos/",
+    )
+    parse.add_argument("name", nargs="*", metavar="NAME", help="which (default: all)")
+    parse.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parse.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="pictures, whose folders are classes (default: windows of scikit-image's photographs)",
+    )  # fmt: skip
+    parse.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"({ROUNDS})")
+    parse.add_argument(
+        "--pictures", type=int, metavar="N", help="how many (default: each bench has its own)"
+    )
+    parse.add_argument(
+        "--codec", metavar="NAME|RUN", help="one codec (default: each bench has its own)"
+    )
+    parse.add_argument("--bpp", type=float, metavar="R", help="one rate, of cae or --codec")
+    parse.add_argument(
+        "--resident", choices=("ram", "gpu"),
+        help="gpu: also with symbols that are decoded once and kept there",
+    )  # fmt: skip
+    return parse
+
+
+def _without_gpu(names: list[str], asked: bool) -> list[str]:
+    """Return the benches that can run here; say so, or refuse, if that leaves gpu out."""
+    if "gpu" not in names:
+        return names
+    from cdinfer.studies.bench.gpu import check_device
+
+    try:
+        check_device()
+    except ValueError as error:
+        if asked:
+            raise
+        print(f"cdinfer bench: left out gpu: {error}", file=sys.stderr)
+        return [name for name in names if name != "gpu"]
+    return names
+
+
+def _run(
+    name: str, args: argparse.Namespace, given: Path | None, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    from cdinfer.codecs.zoo import find_codec
+    from cdinfer.studies.bench.pictures import read_pictures
+
+    bench = import_module(f"cdinfer.studies.bench.{name}")
+    codecs = [given] if given else [find_codec(*codec) for codec in bench.CODECS]
+    progress(f"{name}: reading pictures")
+    pictures = read_pictures(args.data, args.pictures or bench.PICTURES)
+    options = {"resident": args.resident} if name == "gpu" else {}
+    rows: list[dict[str, Any]] = bench.run(pictures, codecs, args.rounds, progress, **options)
+    return rows
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Return a context of a function that shows what is being done, in one line on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    hidden = not console.is_terminal
+    # Two pictures a second: drawing takes time from what is measured.
+    with Progress(
+        *columns, console=console, transient=True, disable=hidden, refresh_per_second=2
+    ) as progress:
+        task = progress.add_task("")
+        yield lambda title: progress.update(task, description=title)

@@ -1,0 +1,268 @@
+"""Sets that grow: by pictures, or by other sets.
+
+    pictures --export, with the set's own codec and settings--> a set --\
+    other sets -------------------------------------------------------- checks --> new shards
+
+Shards that come get new numbers. ``edit.py`` says how a set changes at once.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, NamedTuple
+
+from cdinfer.bitstream.atomic import write_atomically
+from cdinfer.codecs.zoo import copy_codec
+from cdinfer.data.edit import STAGING, Edit, Progress, Rows, editing, read_rows
+from cdinfer.data.encoding import Plan
+from cdinfer.data.export import export
+from cdinfer.data.index import NAME, Index, read_index
+from cdinfer.data.layout import INDEX, ImageSet, suggest
+from cdinfer.data.lock import LOCK, locked
+from cdinfer.data.reader import REMEDY, Reader
+from cdinfer.data.targets import pack_targets, targets_name
+from cdinfer.data.writer import Made, pack_tar
+
+
+class Other(NamedTuple):
+    """A set whose shards are to be copied: what its index says, raw and checked."""
+
+    root: Path
+    raw: dict[str, Any]
+    checked: Index
+
+
+def append(
+    root: Path,
+    pictures: ImageSet,
+    new_classes: bool = False,
+    skip_unreadable: bool = False,
+    device: str = "cpu",
+    progress: Callable[[str, int], None] = lambda split, count: None,
+) -> dict[str, Any]:
+    """Export ``pictures`` into new shards of a set, as the others were exported.
+
+    The same append goes on where it was interrupted.
+
+    Args:
+        root: folder of the set.
+        pictures: from ``find_pictures`` or ``find_source``; their splits are those of the set.
+        new_classes: let classes be new: they come behind those of the set.
+        skip_unreadable: leave out pictures that cannot be read instead of stopping.
+        device: where to encode.
+        progress: called with a split and the number of pictures just encoded.
+
+    Returns:
+        The index of the new shards alone.
+
+    Raises:
+        ValueError: if a key is in the set already, a class is not, or a picture cannot be read.
+    """
+    items = [item for split in pictures.splits.values() for item in split]
+    digest = hashlib.sha256(repr((pictures.splits, pictures.classes)).encode("utf-8", "replace"))
+    name = f"{STAGING}{digest.hexdigest()[:16]}"
+    with editing(root, keep=name) as edit:
+        _refuse_known(_keys(root, edit.index), (item.key for item in items), pictures.root)
+        _unite(edit, pictures.classes, str(pictures.root), new_classes)
+        raw, folder = edit.raw, root / name
+        floor = raw.get("floor", {"min_psnr": None, "drop": False})
+        plan = Plan(
+            raw["preprocessing"]["resize"], raw["block"], raw["per_shard"],
+            raw["encoder"]["precision"], floor["min_psnr"], floor["drop"],
+        )  # fmt: skip
+        index = export(pictures, folder, root / "codec", plan, device, skip_unreadable, progress)
+        _add(edit, Other(folder, index, read_index(folder)), lambda count: None)
+        edit.commit()
+    return index
+
+
+def merge(
+    root: Path,
+    others: Sequence[Path],
+    target: Path | None = None,
+    progress: Progress = lambda count: None,
+) -> int:
+    """Copy the shards of other sets behind those of a set; no bitstream is encoded again.
+
+    Class lists are united by name: those of ``root`` keep their numbers.
+
+    Args:
+        root: folder of the set.
+        others: folders of the others.
+        target: write the whole into this new folder, which appears when all is done, and leave
+            ``root`` as it is.
+        progress: called with the number of samples just copied.
+
+    Returns:
+        How many samples came.
+
+    Raises:
+        ValueError: if sets have other streams or preprocessing, or a key in common.
+    """
+    found = [
+        Other(other, json.loads((other / INDEX).read_bytes()), index)
+        for other in others
+        for index in [read_index(other)]
+    ]
+    if target is None:
+        with editing(root) as edit:
+            count = _merge(edit, found, progress)
+            edit.commit()
+        return count
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"'{target}' exists: give -o a new folder")
+    _check(Edit(root), found)
+    partial = target.with_name(f".{target.name}.partial")
+    with locked(partial):
+        for path in partial.iterdir():
+            if path.name != LOCK:
+                rmtree(path) if path.is_dir() else path.unlink()
+        _copy(root, partial)
+        edit = Edit(partial)
+        count = _merge(edit, found, progress)
+        edit.commit()
+        partial.replace(target)
+    return count
+
+
+def _merge(edit: Edit, others: Sequence[Other], progress: Progress) -> int:
+    _check(edit, others)
+    return sum(_add(edit, other, progress) for other in others)
+
+
+def _check(edit: Edit, others: Sequence[Other]) -> None:
+    """Refuse sets that do not belong together."""
+    mine, known = edit.index, _keys(edit.root, edit.index)
+    for root, _, index in others:
+        if index.stream != mine.stream:
+            raise ValueError(
+                f"'{edit.root}' holds stream {mine.stream:08x} and '{root}' stream "
+                f"{index.stream:08x}: sets of one codec can be merged; export the pictures again "
+                f"with --codec {edit.root}"
+            )
+        for name, value in index.preprocessing.items():
+            if value != mine.preprocessing[name]:
+                raise ValueError(
+                    f"'{edit.root}' was exported with {name} {mine.preprocessing[name]} and "
+                    f"'{root}' with {name} {value}: export the pictures again"
+                )
+        if bool(index.classes) != bool(mine.classes):
+            without = edit.root if index.classes else root
+            raise ValueError(
+                f"'{without}' has no classes and the other has: label it first with cdinfer "
+                "shards relabel --new-classes"
+            )
+        own = _keys(root, index)
+        _refuse_known(known, own, root)
+        known |= own
+
+
+def _add(edit: Edit, other: Other, progress: Progress) -> int:
+    """Write copies of all shards of ``other`` and enter them; return how many samples came."""
+    _unite(edit, other.checked.classes, str(other.root), True)
+    numbers = {name: number for number, name in enumerate(edit.raw["classes"])}
+    label = [numbers[name] for name in other.checked.classes]
+    mine = edit.index.augmentations
+    edit.raw["augmentations"] = [one for one in mine if one in other.checked.augmentations]
+    count = 0
+    for split, entries in other.raw["splits"].items():
+        own = edit.splits.setdefault(split, [])
+        parts = [NAME.fullmatch(entry["name"]) for entry in own]
+        free = 1 + max((int(part[2]) for part in parts if part), default=-1)
+        reader = Reader(other.root, other.checked, split)
+        reader.check_files()
+        for place, _, blocks in read_rows(reader, lambda count: None):
+            rows = [[(label[i] if label else -1, key) for i, key in block] for block in blocks]
+            made = _renamed(other.root, reader, place, entries[place], f"{split}-{free:05d}", rows)
+            edit.write(made)
+            own.append(made.entry)
+            free += 1
+            count += sum(map(len, rows))
+            progress(sum(map(len, rows)))
+    return count
+
+
+def _renamed(
+    root: Path, reader: Reader, place: int, entry: dict[str, Any], name: str, rows: list[Rows]
+) -> Made:
+    """Return a copy of a shard under another name and with other targets."""
+    shard = reader.shards[place]
+    data = _whole(root / shard.tars[0], entry["sha256"])
+    _whole(root / shard.tars[1], entry["targets_sha256"])
+    keys = [f"{name}-{number:04d}" for number in range(len(rows))]
+    ends = [(block.offset, block.offset + block.length) for block in shard.blocks]
+    tar, places = pack_tar({f"{k}.cdb": data[a:b] for k, (a, b) in zip(keys, ends, strict=True)})
+    targets, target_places = pack_tar(
+        {f"{k}.json.bz2": pack_targets(block) for k, block in zip(keys, rows, strict=True)}
+    )
+    new = {
+        "name": name,
+        "bytes": len(tar),
+        "sha256": hashlib.sha256(tar).hexdigest(),
+        "targets_bytes": len(targets),
+        "targets_sha256": hashlib.sha256(targets).hexdigest(),
+        "blocks": [[*where, *b[2:]] for where, b in zip(places, shard.blocks, strict=True)],
+        "targets": target_places,
+    }
+    kept = {field: entry[field] for field in entry if field != "targets_name"}
+    return Made(kept | new, {f"{name}.tar": tar, targets_name(name): targets})
+
+
+def _unite(edit: Edit, classes: list[str], where: str, new_classes: bool) -> None:
+    """Add ``classes`` to those of a set."""
+    own: list[str] = edit.raw["classes"]
+    if bool(classes) != bool(own):
+        raise ValueError(
+            f"'{edit.root}' has {len(own)} classes and '{where}' {len(classes)}: expected both "
+            "labelled, or neither"
+        )
+    for name in classes:
+        if name not in own and not new_classes:
+            hint = suggest(name, own) or f": it has {', '.join(own)}"
+            raise ValueError(
+                f"no class '{name}' in '{edit.root}'{hint}; --new-classes adds what is missing"
+            )
+        if name not in own:
+            own.append(name)
+
+
+def _keys(root: Path, index: Index) -> set[str]:
+    """Return the keys of all samples of a set."""
+    return {
+        key
+        for split in index.splits
+        for _, _, blocks in read_rows(Reader(root, index, split), lambda count: None)
+        for rows in blocks
+        for _, key in rows
+    }
+
+
+def _refuse_known(known: set[str], keys: Iterable[str], where: Path) -> None:
+    if both := [key for key in keys if key in known]:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        raise ValueError(
+            f"'{min(both)}'{more} of '{where}' would be in the set twice: delete it there first, "
+            "or leave it out; nothing was changed"
+        )
+
+
+def _whole(path: Path, digest: str) -> bytes:
+    """Read a tar, and compare its checksum."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"damaged {path}: its sha256 is not that of the index; {REMEDY}")
+    return data
+
+
+def _copy(root: Path, target: Path) -> None:
+    """Copy a set, and nothing else of its folder; ``index.json`` comes last."""
+    raw = (root / INDEX).read_bytes()
+    copy_codec(root / "codec", target / "codec")
+    for split, entries in json.loads(raw)["splits"].items():
+        shards = read_index(root).splits[split].shards
+        for shard, entry in zip(shards, entries, strict=True):
+            for name, digest in zip(shard.tars, ("sha256", "targets_sha256"), strict=True):
+                write_atomically(target / name, _whole(root / name, entry[digest]))
+    write_atomically(target / INDEX, raw)

@@ -1,0 +1,53 @@
+"""Sets that tests of ``data`` read, change and damage."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cdinfer.data.encoding import Plan
+from cdinfer.data.export import export
+from cdinfer.data.layout import find_pictures
+from tests.conftest import draw
+
+#: Heights and widths of the pictures; the first two share the latent size 6 x 8.
+SIZES = [(48, 64), (41, 57), (64, 48)]
+
+
+@pytest.fixture(scope="session")
+def mixed_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of three sizes: 20 for training, 6 each for validation and test."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split, count in (("train", 20), ("val", 6), ("test", 6)):
+        for i in range(count):
+            path = root / split / ("left", "right")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(*SIZES[i % 3], seed=100 * count + i)).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def mixed(mixed_scenes: Path, tiny_codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures as shards of at most 7 pictures in blocks of at most 3."""
+    folder = tmp_path_factory.mktemp("mixed") / "shards"
+    export(find_pictures(mixed_scenes), folder, tiny_codec, Plan(block=3, per_shard=7))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def equal(tiny_codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 12 pictures of 48 x 64, 9 and 3."""
+    root = tmp_path_factory.mktemp("equal")
+    for i in range(12):
+        path = root / "photos" / ("train", "val")[i % 4 == 3] / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(48, 64, seed=i)).save(path)
+    export(find_pictures(root / "photos"), root / "shards", tiny_codec, Plan(block=4))
+    return root / "shards"
+
+
+@pytest.fixture
+def copy(mixed: Path, tmp_path: Path) -> Path:
+    """The mixed set, to be damaged."""
+    return Path(shutil.copytree(mixed, tmp_path / "shards"))
