@@ -145,9 +145,9 @@ class CAE(LatentCodec):
 
     @property
     def stream(self) -> int:
-        model, known = self._model(), self._identified
-        if known is None or known[0] is not self.centers or known[1] is not model:
-            known = (self.centers, model, identity(LETTERS, self.centers, model))
+        model, known, centers = self._model(), self._identified, self.centers.cpu()
+        if known is None or known[1] is not model or not torch.equal(known[0], centers):
+            known = (centers.clone(), model, identity(LETTERS, centers, model))
             self._identified = known  # a hash of the tables takes as long as decoding pictures
         return known[2]
 
