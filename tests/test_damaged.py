@@ -37,7 +37,6 @@ def read_in_child(name, tables, out) -> None:
         out.send((str(error), seconds, peak * 1024))
 
 
-@pytest.mark.xfail(strict=True, reason="kernels.decode fills all planes and goes on to the end")
 @pytest.mark.parametrize("name", ["huge-wide.cdi.bz2", "huge-tall.cdi.bz2"])
 def test_a_file_that_claims_512_megapixels_in_300_kb_costs_little(name) -> None:
     codec = load_codec("cae-lite", 0.0983)

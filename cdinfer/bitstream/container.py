@@ -33,13 +33,15 @@ them, if asked for (``parse(groups=k)``); otherwise such a file is refused as tr
 A codec reads a file as ``parse`` -> ``checked_size`` -> its entropy decoder -> ``verify``.
 """
 
+import functools
 import hashlib
 import itertools
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,8 @@ from cdinfer.bitstream.header import Header as Header
 MAX_PIXELS = 512 * 2**20
 
 _CRC = struct.Struct("<I")
+
+CRC32 = Callable[[memoryview, int], int]
 
 
 @dataclass(frozen=True)
@@ -231,21 +235,35 @@ def verify(parsed: Parsed, symbols: NDArray[np.uint8]) -> None:
         BitstreamError: if they differ.
     """
     ends = parsed.header.ends(len(symbols))[: len(parsed.crcs)]
-    if _checksums(parsed.start, symbols, ends) != [*parsed.crcs]:
+    if _checksums(parsed.start, symbols, ends, _quick_crc32()) != [*parsed.crcs]:
         raise BitstreamError(
             "damaged: the checksum does not match the header and the decoded symbols; " + AGAIN,
             parsed.index,
         )
 
 
-def _checksums(start: bytes, symbols: NDArray[np.uint8], ends: list[int]) -> list[int]:
+def _checksums(
+    start: bytes, symbols: NDArray[np.uint8], ends: list[int], crc32: CRC32 = zlib.crc32
+) -> list[int]:
     assert symbols.dtype == np.uint8, symbols.dtype
     assert ends[-1] == len(symbols), (ends, symbols.shape)
     crc = zlib.crc32(start)
     return [
-        zlib.crc32(np.ascontiguousarray(symbols[first:last]).data, crc)
+        crc32(np.ascontiguousarray(symbols[first:last]).reshape(-1).data, crc)
         for first, last in zip([0, *ends], ends, strict=False)
     ]
+
+
+@functools.cache
+def _quick_crc32() -> CRC32:
+    """Return libdeflate's CRC-32, three times as fast as zlib's, if imagecodecs has it."""
+    try:
+        from imagecodecs import deflate_crc32
+
+        deflate_crc32(b"")
+    except ImportError:
+        return zlib.crc32
+    return cast(CRC32, deflate_crc32)
 
 
 def _split(

@@ -11,9 +11,15 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import numba
+from numba import types
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def constant(dtype: types.Type, ndim: int) -> types.Type:
+    """Return the numba type of a C-ordered array that a kernel only reads."""
+    return types.Array(dtype, ndim, "C", readonly=True)
 
 
 def compiled(signature: object) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cdinfer.bitstream import kernels, lookups
+from cdinfer.bitstream import encoding, kernels, lookups
 from cdinfer.bitstream.context import ContextModel
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.bitstream.tables import SCALE_BITS
@@ -119,11 +119,12 @@ def decode_more(
     ends = np.cumsum([len(payload) // 2 for payload in payloads], dtype=np.int64)
     symbols = np.empty((batch, channels, height, width), np.uint8)
     symbols[:, :first] = before
+    lanes = kernels.LANES if batch > 1 else 1
+    room = kernels.room(lookups.rule(model), channels, height, width, lanes)
     status = np.empty(batch, np.uint8)
-    lookup, blocks = lookups.decode_tables(model)
     kernels.decode(
-        *lookups.rule(model), lookup, model.zeros,
-        first, symbols.reshape(batch, channels, -1), width, words, ends, blocks, status,
+        *room, model.zeros, first, symbols.reshape(batch, channels, -1), width, words, ends,
+        *lookups.decode_tables(model), status,
     )  # fmt: skip
     if status.any():
         index = int(np.argmax(status != 0))
@@ -161,7 +162,7 @@ def _encode(symbols: Symbols, model: ContextModel, first: int) -> list[bytes]:
     words = np.empty((batch, flat.shape[1] + 2), np.uint16)
     begins = np.empty(batch, np.int64)
     _, places, entries = lookups.encode_tables(model)
-    kernels.encode(flat, rows.reshape(batch, -1), places, entries, words, begins)
+    encoding.encode(flat, rows.reshape(batch, -1), places, entries, words, begins)
     return [row[begin:].astype("<u2").tobytes() for row, begin in zip(words, begins, strict=True)]
 
 
@@ -171,7 +172,8 @@ def _rows(symbols: Symbols, model: ContextModel, first: int) -> NDArray[np.uint1
     rows = np.empty((batch, channels - first, height * width), np.uint16)
     flat = np.ascontiguousarray(symbols).reshape(batch, channels, -1)
     lookup = lookups.encode_tables(model)[0]
-    kernels.contexts(*lookups.rule(model), lookup, model.zeros, first, flat, rows, width)
+    room = kernels.room(lookups.rule(model), channels, height, width, 1)
+    kernels.contexts(*room, lookup, model.zeros, first, flat, rows, width)
     return rows
 
 

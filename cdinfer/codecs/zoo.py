@@ -270,7 +270,8 @@ def read_codec(folder: Path) -> CAE:
         if f"{codec.stream:08x}" != meta["stream"]:
             raise ValueError(f"tables and centers give stream {codec.stream:08x}")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"damaged codec in {folder}: {error}; copy the folder again") from error
+        reason = " ".join(str(error).split())  # a hostile header may be quoted, lines and all
+        raise ValueError(f"damaged codec in {folder}: {reason}; copy the folder again") from error
     return codec
 
 

@@ -136,13 +136,18 @@ def _do(cell: Cell, folder: Path, out: Path) -> Row:
     metrics: dict[str, Any] = {}
     start = time.monotonic()
     with (out / "log.txt").open("ab") as log:
-        for line in cell.commands:
+        for number, line in enumerate(cell.commands):
+            ended = out / f"command-{number}.json"  # not done again after a kill
+            if ended.exists():
+                metrics |= json.loads(ended.read_bytes())
+                continue
             words = [_expand(word, folder, out) for word in line]
             if line[0] == "train":
                 words += _resume(out)
             said = _call(cell.name, words, log)
-            if "--json" in line:
-                metrics |= json.loads(said.splitlines()[-1])
+            printed = json.loads(said.splitlines()[-1]) if "--json" in line else {}
+            write_atomically(ended, json.dumps(printed).encode())
+            metrics |= printed
     return {
         "name": cell.name,
         "about": cell.about,

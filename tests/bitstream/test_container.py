@@ -16,6 +16,7 @@ from cdinfer.bitstream import (
     Header,
     Parsed,
     checked_size,
+    container,
     pack,
     parse,
     static_model,
@@ -293,3 +294,12 @@ def test_reading_headers_needs_neither_numba_nor_torch() -> None:
     code = "import sys, cdinfer.bitstream; print({'numba', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_checksums_are_verified_without_imagecodecs_too(monkeypatch) -> None:
+    container._quick_crc32.cache_clear()
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    try:
+        assert container._quick_crc32() is zlib.crc32
+    finally:
+        container._quick_crc32.cache_clear()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdinfer.bitstream import BitstreamError, build_tables, static_model
+from cdinfer.bitstream import BitstreamError, ContextModel, build_tables, static_model
 from cdinfer.bitstream.rans import (
     contexts,
     decode,
@@ -116,6 +116,35 @@ def test_channels_coded_in_two_goes_come_back_in_two_goes(seed) -> None:
     known = decode(before, model, (first, 6, 7))
     np.testing.assert_array_equal(known, symbols[:, :first])
     np.testing.assert_array_equal(decode_more(after, model, known, 4), symbols)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 6])
+def test_a_channel_with_one_row_serves_those_with_contexts(batch) -> None:
+    """Channels 0 and 2 have one row of tables; channel 1 reads channel 0, channel 3 reads both."""
+    sizes, zeros = [5, 4, 256, 6], [2, 1, 200, 0]
+    taps = [[1, 0, 0, 1, 40], [3, 0, -1, 0, 25], [3, 2, 1, -1, -3]]
+    activity = [[1, 1, 0, -1, 16], [3, 2, 0, 0, 1]]
+    mean_edges, activity_edges = [[1, 0], [1, 3], [3, 1]], [[1, 2], [3, 4]]
+    rows = np.repeat(sizes, [1, 6, 1, 4])
+    counts = np.random.default_rng(0).integers(0, 50, (len(rows), 256))
+    tables = [build_tables(c[None, :n])[0] for c, n in zip(counts, rows, strict=True)]
+    padded = np.stack([np.pad(table, (0, 256 - len(table))) for table in tables])
+    parts = map(np.array, (sizes, zeros, taps, activity, mean_edges, activity_edges, padded))
+    model = ContextModel(*parts)
+    symbols = random_symbols(model, (batch, 5, 6))
+    payloads = encode(symbols, model)
+    np.testing.assert_array_equal(decode(payloads, model, (4, 5, 6)), symbols)
+    np.testing.assert_array_equal(decode_slowly(model, payloads[-1], (4, 5, 6)), symbols[-1])
+
+
+def test_a_batch_of_damaged_streams_names_the_first() -> None:
+    model = random_model(7)
+    payloads = encode(random_symbols(model, (6, 12, 13)), model)
+    short = [payload[: 4 + 2 * k] for k, payload in enumerate(payloads)]
+    for batch in (short, [payloads[0], *short[1:]]):
+        with pytest.raises(BitstreamError, match="ends early") as caught:
+            decode(batch, model, (3, 12, 13))
+        assert caught.value.index == int(batch is not short)
 
 
 def test_an_empty_batch_is_an_empty_batch() -> None:

@@ -86,7 +86,8 @@ from cdinfer.studies.cells import Cell, run
 
 data, codec, out = sys.argv[1:]
 train = ("train", "--task", "cls", "--codec", codec, "--data", data, "--model.net.width", "0.125",
-         "--data.crop", "32", "--data.batch_size", "4", "--trainer.max_epochs", "30",
+         "--data.crop", "32", "--data.batch_size", "4", "--trainer.max_epochs", "60",
+         "--last.every_n_train_steps", "3",
          "--trainer.accelerator", "cpu", "--trainer.logger.save_dir", "{out}")
 run([Cell("x", {}, (train, ("eval", "{out}/cls", "--json")))], Path(out), print)
 """

@@ -43,7 +43,7 @@ def test_readers_take_what_is_whole_and_refuse_the_rest_in_one_line(kinds, name)
 def test_a_minute_of_fuzzing_finds_nothing(tmp_path) -> None:
     command = [sys.executable, "-m", "tools.fuzz", "--count", "2000", "--minutes", "0.15"]
     for name in NAMES:
-        options = ["--kind", name, "--seed", str(time.time_ns()), "--out", str(tmp_path / "kept")]
+        options = ["--kind", name, "--seed", "17", "--out", str(tmp_path / "kept")]
         done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
