@@ -6,7 +6,7 @@ Standard library alone, so that ``cdinfer --help`` answers at once.
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 #: Command -> (module with ``main(argv) -> int``, one line of help).
@@ -83,13 +83,23 @@ def _run(args: list[str]) -> int:
         return 0
     name = args[0]
     if name not in COMMANDS:
-        import difflib
-
-        close = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean '{close[0]}'?" if close else "see cdinfer --help"
-        raise ValueError(f"unknown command '{name}'; {hint}")
+        raise unknown("command", name, COMMANDS)
     module = import_module(f"cdinfer.cli.{COMMANDS[name][0]}")
     return int(module.main(args if COMMANDS[name][0] == "lightning" else args[1:]))
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> ValueError:
+    """Return the error for a word that is not among the known ones, with the nearest of them.
+
+    Example:
+        >>> unknown("bench", "lodaing", ["entropy", "loading"])
+        ValueError("unknown bench 'lodaing'; did you mean 'loading'?")
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), 1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return ValueError(f"unknown {kind} '{word}'; {hint}")
 
 
 def describe(error: Exception) -> str:

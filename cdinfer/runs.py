@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cdinfer import models
 from cdinfer.codecs import LatentCodec
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, read_image, resize_short_side, to_tensor
 from cdinfer.data.layout import is_shards
 from cdinfer.metrics import round_to_8_bits

@@ -1,6 +1,7 @@
 """A trained-looking codec and pictures, small enough for every test."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,21 @@ def draw(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
         picture += wave[..., None] * rng.uniform(-40, 40, 3)
     picture[x + y > rng.uniform(0.5, 1.5)] += rng.uniform(-60, 60, 3)
     return np.clip(picture + 128, 0, 255).astype(np.uint8)
+
+
+def paint(
+    root: Path,
+    counts: dict[str, int],
+    classes: Sequence[str] = "ab",
+    sizes: Sequence[tuple[int, int]] = ((48, 64),),
+) -> Path:
+    """Write ``ROOT/SPLIT/CLASS/NUMBER.png``, classes and sizes (height, width) in turns."""
+    for split, count in counts.items():
+        for i in range(count):
+            path = root / split / classes[i % len(classes)] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(*sizes[i % len(sizes)], seed=100 * count + i)).save(path)
+    return root
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,14 +25,15 @@ Peers come with ``pip install 'cdinfer[bench]'``.
 """
 
 import argparse
-import contextlib
-import difflib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from cdinfer.__main__ import unknown
+from cdinfer.cli.progress import status
 
 NAMES = ("entropy", "loading", "export", "latency", "startup", "overhead", "gpu")
 
@@ -46,20 +47,20 @@ def main(argv: list[str]) -> int:
     names = args.name or list(NAMES)
     for name in names:
         if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(NAMES)}"
-            raise ValueError(f"unknown bench '{name}'; {hint}")
+            raise unknown("bench", name, NAMES)
     for flag in ("rounds", "pictures"):
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise ValueError(f"expected --{flag} of at least 1, got {value}")
     names = _without_gpu(names, asked="gpu" in args.name)
+    if args.resident and "gpu" not in names:
+        raise ValueError("--resident says where the bench gpu keeps symbols: give it with gpu")
     from cdinfer.codecs.zoo import find_codec
     from cdinfer.studies.bench.rows import table
-    from cdinfer.studies.bench.timing import one_thread
+    from cdinfer.studies.clock import one_thread
 
     given = find_codec(args.codec or "cae", args.bpp) if args.codec or args.bpp else None
-    with one_thread(), _status() as progress:
+    with one_thread(), status() as progress:
         for name in dict.fromkeys(names):
             rows = _run(name, args, given, progress)
             if args.json:
@@ -128,20 +129,3 @@ def _run(
     options = {"resident": args.resident} if name == "gpu" else {}
     rows: list[dict[str, Any]] = bench.run(pictures, codecs, args.rounds, progress, **options)
     return rows
-
-
-@contextlib.contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """Return a context of a function that shows what is being done, in one line on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    hidden = not console.is_terminal
-    # Two pictures a second: drawing takes time from what is measured.
-    with Progress(
-        *columns, console=console, transient=True, disable=hidden, refresh_per_second=2
-    ) as progress:
-        task = progress.add_task("")
-        yield lambda title: progress.update(task, description=title)

@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
 
     from cdinfer.bitstream.container import MAX_PIXELS  # torch takes seconds to import
     from cdinfer.codecs.cae import CAE
-    from cdinfer.codecs.zoo import find_codec, find_stream, read_codec
+    from cdinfer.codecs.stored import read_codec
+    from cdinfer.codecs.zoo import find_codec, find_stream
     from cdinfer.data.metadata import save_picture
 
     @functools.cache

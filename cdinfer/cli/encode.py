@@ -24,7 +24,8 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
 
     from cdinfer.bitstream.container import MAX_PIXELS, parse  # torch takes seconds to import
-    from cdinfer.codecs.zoo import CODECS, find_codec, read_codec
+    from cdinfer.codecs.stored import CODECS, read_codec
+    from cdinfer.codecs.zoo import find_codec
     from cdinfer.data.images import IMAGE_SUFFIXES, as_tensor, read_image
     from cdinfer.data.metadata import read_fields
 

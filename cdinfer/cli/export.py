@@ -8,6 +8,7 @@ from typing import Any
 
 from cdinfer.__main__ import describe
 from cdinfer.cli.files import add_precision_flag, decibels
+from cdinfer.cli.progress import bar
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,10 +72,11 @@ def main(argv: list[str]) -> int:
     total = sum(map(len, pictures.splits.values()))
     plan = Plan(args.resize, args.block, args.per_shard, args.precision, args.min_psnr, args.drop)
     skip = args.on_error == "skip"
-    with _bar(total, args.json) as progress:
+    with bar("encoding", total, args.json) as advance:
         try:
             index = export(
-                pictures, target, codec, plan, args.device, skip, progress,
+                pictures, target, codec, plan, args.device, skip,
+                lambda split, count: advance(count, split),
                 args.workers, args.verify,
             )  # fmt: skip
         except OSError as error:
@@ -154,31 +156,3 @@ def report(summary: dict[str, Any]) -> str:
             f"{summary['factor_with_codec']:.2f}x smaller with it",
         ]
     )
-
-
-def _bar(total: int, quiet: bool) -> Any:  # noqa: ANN401
-    """Return a context whose value is called with a split and a number of pictures."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    @contextmanager
-    def bar() -> Any:  # noqa: ANN401
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-            task = progress.add_task("encoding", total=total)
-            yield lambda split, count: progress.update(task, advance=count, description=split)
-
-    return bar()

@@ -28,7 +28,7 @@ from pytorch_lightning.cli import (
 
 from cdinfer.cli.configs import read_config
 from cdinfer.cli.saving import SaveLast, Stopped
-from cdinfer.codecs.zoo import copy_codec
+from cdinfer.codecs.stored import copy_codec
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import BaseTask, CollapseError, LatentTask
 

@@ -14,12 +14,11 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cdinfer.__main__ import describe
+from cdinfer.cli.progress import bar
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +85,7 @@ Outcome = tuple[dict[str, Any], list[str]]
 def _verify(args: argparse.Namespace, root: Path) -> Outcome:
     from cdinfer.data.verify import verify
 
-    with _bar("verifying", _samples(root), args.json) as progress:
+    with bar("verifying", _samples(root), args.json) as progress:
         report = verify(root, args.absent, progress)
     row = report._asdict() | {"faults": [fault._asdict() for fault in report.faults]}
     lines = []
@@ -106,7 +105,7 @@ def _relabel(args: argparse.Namespace, root: Path) -> Outcome:
     from cdinfer.data.edit import relabel
 
     labels = _read_labels(args.csv)
-    with _bar("reading labels", _samples(root), args.json) as progress:
+    with bar("reading labels", _samples(root), args.json) as progress:
         count = relabel(root, labels, args.new_classes, progress)
     return {"relabelled": count}, [f"{count} samples of {root} have another class now"]
 
@@ -117,7 +116,7 @@ def _delete(args: argparse.Namespace, root: Path) -> Outcome:
     keys = args.keys + (_read_lines(args.list) if args.list else [])
     if not keys:
         raise ValueError("nothing to delete: give keys, or --list FILE")
-    with _bar("reading keys", _samples(root), args.json) as progress:
+    with bar("reading keys", _samples(root), args.json) as progress:
         count = delete(root, keys, progress)
     return {"deleted": count}, [f"{count} samples of {root} are gone"]
 
@@ -131,7 +130,7 @@ def _append(args: argparse.Namespace, root: Path) -> Outcome:
     pictures = find_source(args.src, args.splits)
     total = sum(map(len, pictures.splits.values()))
     skip = args.on_error == "skip"
-    with _bar("encoding", total, args.json) as progress:
+    with bar("encoding", total, args.json) as progress:
         new = append(
             root, pictures, args.new_classes, skip, args.device, lambda split, n: progress(n)
         )
@@ -148,7 +147,7 @@ def _merge(args: argparse.Namespace, root: Path) -> Outcome:
     from cdinfer.data.merge import merge
 
     others = [Path(other) for other in args.others]
-    with _bar("copying", sum(map(_samples, others)), args.json) as progress:
+    with bar("copying", sum(map(_samples, others)), args.json) as progress:
         count = merge(root, others, Path(args.out) if args.out else None, progress)
     return {"merged": count}, [f"{count} samples came to {args.out or root}"]
 
@@ -187,17 +186,3 @@ def _read_lines(name: str) -> list[str]:
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
     return [line for line in lines if line]
-
-
-@contextmanager
-def _bar(title: str, total: int, quiet: bool) -> Iterator[Any]:
-    """Show progress on a terminal; the value is called with a number of samples."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(
-        console=console, disable=quiet or not console.is_terminal, transient=True
-    ) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, advance=count)

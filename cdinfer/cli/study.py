@@ -3,8 +3,8 @@
     cdinfer study rd FOLDER     how many bytes buy how much quality: codecs on pictures
     cdinfer study compute       what parts cost to run, and when encoding once pays
 
-Interrupted, a study goes on where it was; what was measured before is not measured again while
-its inputs stay. ``study rd --json`` prints rows one object a line, each with a field ``table``:
+Interrupted, ``study rd`` goes on where it was; what was measured before is not measured again
+while its inputs stay. Its ``--json`` prints rows one object a line, each with a field ``table``:
 
 table           its other fields
 pictures        those of ``cdinfer/studies/rd.py``
@@ -15,17 +15,18 @@ bd_rate         those of ``bd_rates`` there
 
 Rows of ``study compute`` are those of ``cdinfer/studies/compute.py``.
 
-Pictures that fail are named on stderr, the rest is done, and the exit status is 1.
+Pictures that fail in ``study rd`` are named on stderr, the rest is done, and the exit status is 1.
 """
 
 import argparse
-import contextlib
-import difflib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cdinfer.__main__ import unknown
+from cdinfer.cli.progress import bar, status
 
 if TYPE_CHECKING:
     from cdinfer.studies.rd_page import Tables
@@ -40,9 +41,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: cdinfer study NAME ...\n\n{(__doc__ or '').strip()}")
         return 0 if argv else 2
     if argv[0] not in STUDIES:
-        close = difflib.get_close_matches(argv[0], STUDIES, 1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(STUDIES)}"
-        raise ValueError(f"unknown study '{argv[0]}'; {hint}")
+        raise unknown("study", argv[0], STUDIES)
     return STUDIES[argv[0]](argv[1:])
 
 
@@ -78,11 +77,14 @@ def rd(argv: list[str]) -> int:
     points = find_points(args.codecs or default_names())
     records = out / "records"
     failures: list[str] = []
-    with _bar(total * len(points) + COMPARISONS) as (progress, say):
+    with bar("", total * len(points) + COMPARISONS) as advance:
+
+        def progress(title: str) -> None:
+            advance(title=title)
 
         def failed(path: Path, reason: str) -> None:
             failures.append(f"cdinfer study rd: {path}: {reason}")
-            say(failures[-1])
+            print(failures[-1], file=sys.stderr)
 
         rows = rd.run(folder, points, records, progress, failed)
         comparisons = rd_crops.compare(folder, rows, points, records, progress)
@@ -122,7 +124,7 @@ def compute(argv: list[str]) -> int:
             raise ValueError(f"expected --{flag} of at least {least}, got {getattr(args, flag)}")
     from cdinfer.studies import compute, compute_tables
 
-    with _bar(3 * len(args.codecs) + 12) as (progress, _):
+    with status() as progress:
         rows = compute.run(
             args.size, args.classes, tuple(args.codecs), args.bpp, args.rounds, progress
         )
@@ -156,31 +158,3 @@ def _print(tables: "Tables", as_json: bool, out: Path) -> None:
     else:
         print(rd_page.text(tables))
         print(f"{out / 'rd.html'} shows curves and crops; CSV and SVG files are beside it.")
-
-
-@contextlib.contextmanager
-def _bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
-    """Return a context of two functions: one step on, with its title; a line on stderr."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda title: progress.update(task, advance=1, description=title),
-            lambda line: print(line, file=sys.stderr),
-        )

@@ -12,9 +12,11 @@ import argparse
 import difflib
 from pathlib import Path
 
+from cdinfer.__main__ import unknown
 from cdinfer.bitstream.remote import is_url
 from cdinfer.cli.configs import find_config, known_tasks
-from cdinfer.codecs.zoo import CODECS, load_codec
+from cdinfer.codecs.stored import CODECS
+from cdinfer.codecs.zoo import load_codec
 from cdinfer.data.layout import find_pictures, is_shards
 from cdinfer.data.sample import SIZE as SAMPLE_SIDE
 
@@ -46,9 +48,7 @@ def expand(argv: list[str]) -> list[str]:
     """
     flags, rest = parser().parse_known_args(argv)
     if flags.task not in known_tasks():
-        close = difflib.get_close_matches(flags.task, known_tasks(), 1)
-        hint = f"did you mean --task {close[0]}?" if close else f"known: {', '.join(known_tasks())}"
-        raise ValueError(f"unknown --task '{flags.task}'; {hint}")
+        raise unknown("--task", flags.task, known_tasks())
     args = ["--config", str(find_config(flags.task))]
     if flags.data is not None:
         _check_data(flags.data, flags.task)

@@ -2,7 +2,8 @@
 
 from cdinfer.codecs.base import Codec, LatentCodec, Latents
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.zoo import freeze, load_codec, read_codec, save_codec, shipped_codecs
+from cdinfer.codecs.stored import freeze, read_codec, save_codec
+from cdinfer.codecs.zoo import load_codec, shipped_codecs
 
 __all__ = [
     "CAE",

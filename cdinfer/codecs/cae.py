@@ -16,7 +16,7 @@ fixes C, and with it the entropy that training may spend, ``H_t = 64 * bpp / C``
     0.330    16  1.320
     0.635    32  1.270
 
-Training ends with `freeze` (``zoo.py``): a context model is fitted to the numbers of training
+Training ends with `freeze` (``stored.py``): a context model is fitted to the numbers of training
 pictures, and from then on symbols, centers and tables are what `bitstream` stores, whatever the
 design.
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cdinfer.codecs.cae import CAE, OPERATING_POINTS
 from cdinfer.codecs.classical import STANDARDS
-from cdinfer.codecs.zoo import find_codec, read_codec
+from cdinfer.codecs.stored import read_codec
+from cdinfer.codecs.zoo import find_codec
 
 #: Rows compared at once: large pictures are never held as anything but bytes.
 ROWS = 256

@@ -17,8 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.data.index import NAME, Index, read_index
+from cdinfer.data.index import NAME, Index, read_index, write_index
 from cdinfer.data.layout import INDEX, Item, suggest
 from cdinfer.data.lock import locked
 from cdinfer.data.reader import Reader
@@ -54,6 +53,23 @@ class Edit:
         splits: dict[str, list[dict[str, Any]]] = self.raw["splits"]
         return splits
 
+    def add_classes(self, names: Iterable[str], new: bool) -> list[str]:
+        """Return the classes of the set, those of ``names`` that it has not behind the others.
+
+        Raises:
+            ValueError: if some are missing and ``new`` does not allow for that.
+        """
+        classes: list[str] = self.raw["classes"]
+        for name in dict.fromkeys(names):
+            if name not in classes and not new:
+                hint = suggest(name, classes) or f": it has {', '.join(classes) or 'none'}"
+                raise ValueError(
+                    f"no class '{name}' in '{self.root}'{hint}; --new-classes adds what is missing"
+                )
+            if name not in classes:
+                classes.append(name)
+        return classes
+
     def write(self, made: Made) -> None:
         """Write new tars. Their names must be new."""
         assert not any((self.root / name).exists() for name in made.files), made.entry["name"]
@@ -62,8 +78,7 @@ class Edit:
     def commit(self) -> None:
         """Make the change, then remove the tars that it leaves behind."""
         self.raw["edits"] = self.raw.get("edits", 0) + 1
-        text = json.dumps(self.raw, separators=(",", ":"))
-        write_atomically(self.root / INDEX, f"{text}\n".encode())
+        write_index(self.root, self.raw)
         sweep(self.root, read_index(self.root))
 
 
@@ -126,15 +141,7 @@ def relabel(
             without classes gets them for some samples only.
     """
     with editing(root) as edit:
-        classes: list[str] = edit.raw["classes"]
-        for name in dict.fromkeys(labels.values()):
-            if name not in classes and not new_classes:
-                hint = suggest(name, classes) or f": it has {', '.join(classes) or 'none'}"
-                raise ValueError(
-                    f"no class '{name}' in '{root}'{hint}; --new-classes adds what is missing"
-                )
-            if name not in classes:
-                classes.append(name)
+        classes = edit.add_classes(labels.values(), new_classes)
         numbers = {name: number for number, name in enumerate(classes)}
         wanted = {key: numbers[name] for key, name in labels.items()}
         missing, changed, made = dict.fromkeys(wanted), 0, list[Made]()

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.codecs import CAE
-from cdinfer.codecs.zoo import copy_codec, read_codec
+from cdinfer.codecs.stored import copy_codec, read_codec
 from cdinfer.data.encoding import Job, Work
 from cdinfer.data.encoding import Plan as Plan
-from cdinfer.data.index import AUGMENTATIONS, FORMAT
+from cdinfer.data.index import AUGMENTATIONS, FORMAT, write_index
 from cdinfer.data.layout import INDEX, ImageSet, Item
 from cdinfer.data.lock import locked
 from cdinfer.data.pool import make_shards
@@ -73,7 +72,7 @@ def export(
             done = {name: entry for name, entry in done.items() if not entry["skipped"]}
         index["splits"] = _listed(pictures, jobs, done)
         if not done:
-            _write_index(folder, index)  # first of all, so that readers know what this will be
+            write_index(folder, index)  # first of all, so that readers know what this will be
             copy_codec(codec_folder, folder / "codec")
         for job in jobs:
             if job.name in done:
@@ -88,14 +87,14 @@ def export(
                 publish(folder, shard)
                 done[shard.entry["name"]] = shard.entry
                 index["splits"] = _listed(pictures, jobs, done)
-                _write_index(folder, index)
+                write_index(folder, index)
         if not any(entry["count"] for entry in done.values()):
             raise ValueError(
                 f"none of the pictures in '{pictures.root}' can be read and kept: try without "
                 "--on-error skip and --drop"
             )
         index["complete"] = True
-        _write_index(folder, index)
+        write_index(folder, index)
     return index
 
 
@@ -192,8 +191,3 @@ def _is_whole(folder: Path, entry: Entry) -> bool:
     if entry["targets_bytes"]:  # the one-sample layout has no targets
         sizes[folder / targets_name(name)] = entry["targets_bytes"]
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
-
-
-def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    text = json.dumps(index, separators=(",", ":"))
-    write_atomically(folder / INDEX, f"{text}\n".encode())

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.data.blocks import LEAST
 from cdinfer.data.layout import INDEX
 
@@ -131,6 +132,16 @@ def parse_index(text: bytes, root: str) -> Index:
             f"'{root}' was exported with --block 1, for other readers: export it without that"
         )
     return index
+
+
+def write_index(root: Path, raw: dict[str, Any]) -> None:
+    """Write ``index.json``, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written; the one before stays.
+    """
+    text = json.dumps(raw, separators=(",", ":"))
+    write_atomically(root / INDEX, f"{text}\n".encode())
 
 
 def _side(value: object) -> int | None:

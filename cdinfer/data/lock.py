@@ -9,14 +9,19 @@ from pathlib import Path
 LOCK = ".lock"
 
 
+class HeldError(ValueError):
+    """Another process, or another part of this one, writes in a folder."""
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Hold ``folder``, which is made if it is missing, for one writer.
 
-    A killed process lets go of it: nothing has to be cleaned up.
+    A killed process lets go of it: nothing has to be cleaned up. The value is the lock's file
+    descriptor: a child that gets it holds the folder, too, until it ends.
 
     Raises:
-        ValueError: if another process, or another part of this one, holds it.
+        HeldError: if another process, or another part of this one, holds it.
         OSError: if the lock cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise HeldError(
                 f"another cdinfer is writing '{folder}': wait for it or choose another folder"
             ) from None
-        yield
+        yield file.fileno()

@@ -14,12 +14,12 @@ from shutil import rmtree
 from typing import Any, NamedTuple
 
 from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.codecs.zoo import copy_codec
+from cdinfer.codecs.stored import copy_codec
 from cdinfer.data.edit import STAGING, Edit, Progress, Rows, editing, read_rows
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
 from cdinfer.data.index import NAME, Index, read_index
-from cdinfer.data.layout import INDEX, ImageSet, suggest
+from cdinfer.data.layout import INDEX, ImageSet
 from cdinfer.data.lock import LOCK, locked
 from cdinfer.data.reader import REMEDY, Reader
 from cdinfer.data.targets import pack_targets, targets_name
@@ -218,14 +218,7 @@ def _unite(edit: Edit, classes: list[str], where: str, new_classes: bool) -> Non
             f"'{edit.root}' has {len(own)} classes and '{where}' {len(classes)}: expected both "
             "labelled, or neither"
         )
-    for name in classes:
-        if name not in own and not new_classes:
-            hint = suggest(name, own) or f": it has {', '.join(own)}"
-            raise ValueError(
-                f"no class '{name}' in '{edit.root}'{hint}; --new-classes adds what is missing"
-            )
-        if name not in own:
-            own.append(name)
+    edit.add_classes(classes, new_classes)
 
 
 def _keys(root: Path, index: Index) -> set[str]:

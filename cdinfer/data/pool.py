@@ -19,7 +19,7 @@ from typing import cast
 import torch
 
 from cdinfer.codecs import CAE
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.encoding import Job, Work, make_shard, prepare
 from cdinfer.data.writer import Made
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.batches import Batcher, Ints
 from cdinfer.data.draws import Draw, random_offsets
 from cdinfer.data.index import read_index

@@ -35,7 +35,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.bitstream.remote import DELAYS, shown
-from cdinfer.codecs.zoo import fetch_codec, read_codec
+from cdinfer.codecs.stored import read_codec
+from cdinfer.codecs.zoo import fetch_codec
 from cdinfer.data.batches import Batcher
 from cdinfer.data.deal import Share, pieces, shuffled, train_span, whole_span
 from cdinfer.data.index import Index

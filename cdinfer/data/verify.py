@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.blocks import Block
 from cdinfer.data.edit import leftovers
 from cdinfer.data.index import ShardEntry, read_index

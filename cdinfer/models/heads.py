@@ -9,8 +9,8 @@
                              +-- 3x3, rate 18 --> K --+
                              +-- 3x3, rate 24 --> K --+
 
-    LightDecoder   features --1x1--> 3x3s at four rates --> (+) --enlarge--+
-                   input ------------------1x1, or 8x8 patches-------------+--> 3x3 x 2 --> logits
+    LightDecoder   features --1x1--> four 3x3s in a row, each added --enlarge--+
+                   input --1x1, or 8x8 patches---------------------------------+--> 3x3 x 2
 
 References:
     Chen et al., DeepLab, 2016, https://arxiv.org/abs/1606.00915 (ASPP: four parallel branches,
@@ -135,6 +135,7 @@ class LightDecoder(Head):
         self.stride = DECODER_STRIDE
         mid, low = scale(192, width), scale(48, width)
         patch = self.patch = DECODER_STRIDE // stride
+        self.factor = features_stride / DECODER_STRIDE
         self.reduce = _conv(features, mid, 1)
         self.branches = nn.ModuleList(
             _conv(mid, mid, 3, _rate(rate, features_stride), groups=mid) for rate in rates
@@ -155,7 +156,10 @@ class LightDecoder(Head):
         coarse = self.reduce(features)
         for branch in self.branches:
             coarse = coarse + branch(coarse)
-        coarse = _enlarge(self.mix(coarse), low.shape[-2:])
+        height, width = low.shape[-2:]
+        coarse = F.interpolate(
+            self.mix(coarse), scale_factor=self.factor, mode="bilinear", align_corners=False
+        )[..., :height, :width]
         logits: Tensor = self.classify(self.fuse(torch.cat((coarse, low), 1)))
         return logits
 
@@ -179,11 +183,3 @@ def _conv(
     padding = dilation * (side // 2)
     conv = nn.Conv2d(inputs, outputs, side, 1, padding, dilation, groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """Enlarge a map whose steps are a whole number of steps of a finer grid of this size."""
-    factor = -(-size[0] // x.shape[-2]), -(-size[1] // x.shape[-1])
-    step = max(factor)
-    x = F.interpolate(x, scale_factor=float(step), mode="bilinear", align_corners=False)
-    return x[..., : size[0], : size[1]]

@@ -3,18 +3,19 @@
     FOLDER/NAME.json     what was done and what came out, written whole when the cell has ended
     FOLDER/NAME/         its files: runs, sets, logs; ``.lock`` while a process works on it
 
-A cell is a list of ``cdinfer`` commands. A training that was interrupted goes on from its last
-checkpoint. Several processes may share FOLDER: a cell that another one holds is left to it. In
-commands ``{out}`` stands for the cell's own folder, ``{NAME}`` for that of another cell, which
-must have ended, and ``$NAME`` for an environment variable; records keep them as they stand.
+A cell is a list of ``cdinfer`` commands, one training among them at most. Commands that ended are
+not done again; a training that was interrupted goes on from its last checkpoint. Several processes
+may share FOLDER: a cell that another one holds is left to it. In commands ``{out}`` stands for the
+cell's own folder, ``{NAME}`` for that of another cell, which must have ended, and ``$NAME`` for an
+environment variable; records keep them as they stand.
 
 field          of a record
 name           of the cell
 about          what it is: table, arm, seed, ... as its table says
 commands       as typed behind ``cdinfer``
 metrics        the fields that its commands printed with ``--json``, the last one's winning
-seconds        of the commands that ended, wall clock
-git            commit, and whether files differed from it
+seconds        of the commands, wall clock; of one that was killed, since it was taken up again
+git            commit, and whether files differed from it; null without git
 hardware       processor, cores, threads, GPU
 versions       of Python, torch and cdinfer
 """
@@ -23,25 +24,27 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from cdinfer import __version__
 from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.data.lock import locked
+from cdinfer.data.lock import HeldError, locked
 from cdinfer.studies.records import Row
 
 #: Seconds between looks at cells that other processes hold.
 PATIENCE = 5.0
 
-#: Lines of a failed command's output that are shown.
-TAIL = 15
+#: What a command ends with that was asked to stop.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 _PLACE = re.compile(r"\{([\w.-]+)\}")
 
@@ -53,13 +56,11 @@ class Cell(NamedTuple):
         name: of its record; letters, digits, ``_``, ``-`` and ``.``.
         about: plain JSON values for whoever makes the table.
         commands: arguments of ``cdinfer``, each a list.
-        minutes: expected cost, for plans.
     """
 
     name: str
     about: dict[str, Any]
     commands: tuple[tuple[str, ...], ...]
-    minutes: float = 1.0
 
     @property
     def needs(self) -> list[str]:
@@ -68,22 +69,26 @@ class Cell(NamedTuple):
         return [name for name in dict.fromkeys(found) if name != "out"]
 
 
-def read_record(folder: Path, name: str) -> Row | None:
-    """Return the record of a cell that has ended.
+def read_record(folder: Path, cell: Cell) -> Row | None:
+    """Return the record of a cell, if it has ended.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or that of other commands.
     """
-    path = folder / f"{name}.json"
+    path = folder / f"{cell.name}.json"
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
-        if not {"name", "about", "metrics", "seconds"} <= record.keys():
-            raise ValueError("not the record of a cell")
-    except (ValueError, AttributeError) as error:
+        record: Row = json.loads(path.read_bytes())
+        commands = record["commands"]
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"damaged {path}: {error}; delete it to do the cell again") from error
-    return dict(record)
+    if commands != [list(line) for line in cell.commands]:
+        raise ValueError(
+            f"{path} is the record of other commands: delete it and the folder beside it to do "
+            "the cell again, or give the cell another name"
+        )
+    return record
 
 
 def run(
@@ -100,60 +105,68 @@ def run(
         ValueError: if a command fails, naming its log; other cells' records stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _check(cells)
+    while left := [cell for cell in cells if read_record(folder, cell) is None]:
+        waiting = {cell.name for cell in left}
+        ready = [cell for cell in left if not waiting.intersection(cell.needs)]
+        if not ready:
+            raise ValueError(f"cells that need each other: {', '.join(waiting)}")
+        done = [cell for cell in ready if _try(cell, folder, say)]
+        if not done:
+            time.sleep(PATIENCE)  # others work on all that could be done
+    return [record for cell in cells if (record := read_record(folder, cell))]
+
+
+def _check(cells: Sequence[Cell]) -> None:
     known = {cell.name for cell in cells}
     for cell in cells:
         if missing := set(cell.needs) - known:
             raise ValueError(f"{cell.name} needs {missing.pop()}, which is not among the cells")
-    while left := [cell for cell in cells if read_record(folder, cell.name) is None]:
-        ready = [c for c in left if all(read_record(folder, name) for name in c.needs)]
-        if not ready:
-            raise ValueError(f"cells that need each other: {', '.join(c.name for c in left)}")
-        done = [cell for cell in ready if _try(cell, folder, say)]
-        if not done:  # others work on all that could be done
-            time.sleep(PATIENCE)
-    return [record for cell in cells if (record := read_record(folder, cell.name))]
+        if sum(line[0] == "train" for line in cell.commands) > 1:
+            raise ValueError(f"{cell.name} trains more than once: make a cell of each training")
 
 
 def _try(cell: Cell, folder: Path, say: Callable[[str], None]) -> bool:
     """Do a cell; return false if another process holds it."""
     out = folder / cell.name
-    try:
-        with locked(out):
-            if read_record(folder, cell.name) is None:  # since we looked
-                say(f"{cell.name} ...")
-                record = _do(cell, folder, out)
-                text = json.dumps(record, indent=1, sort_keys=True)
-                write_atomically(folder / f"{cell.name}.json", f"{text}\n".encode())
-                say(f"{cell.name}: {record['seconds']:.0f} s")
-    except ValueError as error:
-        if "another cdinfer" in str(error):
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(locked(out))
+        except HeldError:
             return False
-        raise
+        if read_record(folder, cell) is None:  # since we looked
+            say(f"{cell.name} ...")
+            record = _do(cell, folder, out, lock)
+            text = json.dumps(record, indent=1, sort_keys=True)
+            write_atomically(folder / f"{cell.name}.json", f"{text}\n".encode())
+            say(f"{cell.name}: {record['seconds']:.0f} s")
     return True
 
 
-def _do(cell: Cell, folder: Path, out: Path) -> Row:
+def _do(cell: Cell, folder: Path, out: Path, lock: int) -> Row:
     metrics: dict[str, Any] = {}
-    start = time.monotonic()
-    with (out / "log.txt").open("ab") as log:
-        for number, line in enumerate(cell.commands):
-            ended = out / f"command-{number}.json"  # not done again after a kill
-            if ended.exists():
-                metrics |= json.loads(ended.read_bytes())
-                continue
+    seconds = 0.0
+    for number, line in enumerate(cell.commands):
+        ended = out / f"command-{number}.json"
+        done = json.loads(ended.read_bytes()) if ended.exists() else {}
+        if done.get("command") != list(line):
             words = [_expand(word, folder, out) for word in line]
-            if line[0] == "train":
-                words += _resume(out)
-            said = _call(cell.name, words, log)
-            printed = json.loads(said.splitlines()[-1]) if "--json" in line else {}
-            write_atomically(ended, json.dumps(printed).encode())
-            metrics |= printed
+            words += _resume(out) if line[0] == "train" else []
+            start = time.monotonic()
+            said = _call(cell.name, words, out / "log.txt", lock).splitlines()
+            printed = json.loads(said[-1]) if "--json" in line and said else {}
+            # Texts name places of this machine, or stand in the command already.
+            printed = {k: v for k, v in printed.items() if not isinstance(v, str)}
+            done = {"command": line, "seconds": time.monotonic() - start, "metrics": printed}
+            write_atomically(ended, json.dumps(done).encode())
+        metrics |= done["metrics"]
+        seconds += done["seconds"]
     return {
         "name": cell.name,
         "about": cell.about,
         "commands": [list(line) for line in cell.commands],
-        "metrics": _plain(metrics),
-        "seconds": round(time.monotonic() - start, 1),
+        "metrics": metrics,
+        "seconds": round(seconds, 1),
         "git": _git(),
         "hardware": _hardware(),
         "versions": {
@@ -164,22 +177,31 @@ def _do(cell: Cell, folder: Path, out: Path) -> Row:
     }
 
 
-def _call(name: str, words: list[str], log: Any) -> str:  # noqa: ANN401
-    command = [sys.executable, "-m", "cdinfer", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-    log.write(said)
-    log.flush()
-    if process.returncode == 130 or process.returncode < 0:
+def _call(name: str, words: list[str], log: Path, lock: int) -> str:
+    """Run a command, which holds the lock as well, and return what it prints.
+
+    Raises:
+        KeyboardInterrupt: if it was asked to stop.
+        ValueError: if it fails.
+    """
+    with log.open("ab") as file:
+        status, said = _wait([sys.executable, "-m", "cdinfer", *words], file, lock)
+        file.write(said)
+    if status in STOPPED:
         raise KeyboardInterrupt
-    if process.returncode:
-        tail = Path(log.name).read_text("utf-8", "replace").splitlines()[-TAIL:]
+    if status:
+        lines = log.read_text("utf-8", "replace").splitlines()
         raise ValueError(
-            f"{name}: cdinfer {words[0]} ended with status {process.returncode}: "
-            f"{tail[-1] if tail else 'no output'} (all of it: {log.name})"
+            f"{name}: cdinfer {words[0]} ended with status {status}: "
+            f"{lines[-1] if lines else 'no output'} (all of it: {log})"
         )
     return said.decode("utf-8", "replace")
+
+
+def _wait(command: list[str], log: IO[bytes], lock: int) -> tuple[int, bytes]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, pass_fds=(lock,)) as process:
+        said, _ = process.communicate()
+    return process.returncode, said
 
 
 def _expand(word: str, folder: Path, out: Path) -> str:
@@ -194,27 +216,30 @@ def _resume(out: Path) -> list[str]:
     return ["--ckpt_path", str(found[-1])] if found else []
 
 
-def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what names places of this machine."""
-    return {k: v for k, v in metrics.items() if not isinstance(v, str)}
-
-
-def _git() -> dict[str, Any]:
+def _git() -> dict[str, Any] | None:
     def ask(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True)
-        return done.stdout.decode().strip()
+        place = Path(__file__).parent
+        return subprocess.run(
+            ["git", *words], cwd=place, capture_output=True, check=True, text=True
+        ).stdout.strip()
 
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "-uno")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _hardware() -> dict[str, Any]:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     threads = os.environ.get("OMP_NUM_THREADS")
-    processor = names[0] if names else platform.processor()
-    return {"processor": processor, "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
+    return {"processor": _processor(), "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
 
 
-def _cpuinfo() -> Iterator[str]:
+def _processor() -> str:
     path = Path("/proc/cpuinfo")
-    return iter(path.read_text().splitlines() if path.exists() else [])
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

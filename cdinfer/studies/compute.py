@@ -24,17 +24,18 @@ passes_ms      and by time
 import io
 import math
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cdinfer.codecs import CAE, load_codec
+from cdinfer.codecs import CAE
+from cdinfer.codecs.stored import CODECS, read_codec
+from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.images import to_tensor
 from cdinfer.models import (
     ASPP,
@@ -43,14 +44,17 @@ from cdinfer.models import (
     LightDecoder,
     ResNet,
     Segmenter,
-    Trunk,
     count_macs,
 )
-from cdinfer.studies.rd import one_thread
+from cdinfer.studies.bench.timing import Progress, Work, interleave
+from cdinfer.studies.clock import one_thread
 from cdinfer.studies.records import Row
 
 #: Quality of the JPEG file that is decoded.
 QUALITY = 90
+
+#: Classes of the segmentation networks: those of VOC.
+MASK_CLASSES = 21
 
 
 class Part(NamedTuple):
@@ -69,28 +73,33 @@ def run(
     codecs: tuple[str, ...] = ("cae", "cae-lite"),
     bpp: float = 0.33,
     rounds: int = 3,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Progress = lambda title: None,
 ) -> list[Row]:
     """Return the rows of all three tables.
 
     Args:
         size: height and width of the picture in pixels.
         classes: outputs of the networks.
-        codecs: names or folders; all of one stride.
+        codecs: names or folders; their latents have as many channels, and one stride.
         bpp: nominal rate of those given by name.
         rounds: how often each part is timed; 0 only counts.
-        progress: called with the name of each part when it is done.
+        progress: called before each call that is timed.
 
     Raises:
-        ValueError: if there is no such trained codec.
+        ValueError: if there is no such trained codec, or their latents differ in shape.
     """
-    loaded = {name: load_codec(name, bpp) for name in codecs}
-    parts = _parts(size, classes, {k: c for k, c in loaded.items() if isinstance(c, CAE)}, rounds)
-    rows = []
+    loaded = {
+        name: read_codec(find_codec(name, bpp if name in CODECS else None)) for name in codecs
+    }
+    shapes = {name: (codec.channels, codec.stride) for name, codec in loaded.items()}
+    if len(set(shapes.values())) != 1:
+        said = ", ".join(f"{name} {c} at stride {s}" for name, (c, s) in shapes.items())
+        raise ValueError(f"expected codecs of as many channels and one stride, got {said}")
+    parts = _parts(size, classes, loaded, rounds)
+    works = {f"{part.task} {part.name}": Work(1, part.call) for part in parts if rounds}
     with one_thread(), torch.inference_mode():
-        for part in parts:
-            rows.append(_measure(part, rounds))
-            progress(part.name)
+        times = [each.cpu for each in interleave(works, rounds, progress).values()]
+    rows = [_row(part, cpu) for part, cpu in zip(parts, times or [[]] * len(parts), strict=True)]
     by_name = {(row["task"], row["name"]): row for row in rows}
     paths = _paths(by_name, list(loaded))
     return rows + paths + _break_even(by_name, paths, list(loaded))
@@ -104,32 +113,28 @@ def _parts(size: tuple[int, int], classes: int, codecs: dict[str, CAE], rounds: 
     picture.save(jpeg, "JPEG", quality=QUALITY)
     x = to_tensor(np.asarray(picture))[None]
     parts = [Part("codec", "JPEG decoding", None, (), partial(_read_jpeg, jpeg.getvalue()))]
-    channels, y = 3, x
+    first = next(iter(codecs.values()))
+    y = first.encode(x).y
     for name, codec in codecs.items():
         files = codec.compress(x)
-        y = codec.encode(x).y
-        channels = codec.channels
         parts += [
             Part("codec", f"{name} encoder", codec.g_a, tuple(x.shape), partial(codec.encode, x)),
             Part("codec", f"{name} entropy decoding", None, (), partial(codec.unpack, files)),
             Part("codec", f"{name} decoder", codec.g_s, tuple(y.shape), partial(codec.decode, y)),
         ]
-    latent = {f"cResNet-{n}": partial(CResNet, channels, 8, depth=n) for n in (39, 51, 72)}
+    shape = first.channels, first.stride
+    latent = {f"cResNet-{n}": partial(CResNet, *shape, depth=n) for n in (39, 51, 72)}
     pixel = {f"ResNet-{n}": partial(ResNet, depth=n) for n in (50, 71)}
     with torch.device("cpu" if rounds else "meta"):  # counting needs no weights
-        for nets, given in ((latent, y), (pixel, x)):
+        for nets, given, reads in ((latent, y, shape), (pixel, x, (3, 1))):
             for name, build in nets.items():
                 parts.append(_network("cls", name, Classifier(build(), classes), given))
-                dense = build(output_stride=8)
-                parts.append(_network("seg", f"{name}-d, ASPP", _dense(dense, ASPP, given), given))
-        ours = _dense(CResNet(channels, 8, output_stride=16), LightDecoder, y)
+                dense = Segmenter(build(output_stride=8), ASPP, *reads, MASK_CLASSES)
+                parts.append(_network("seg", f"{name}-d, ASPP", dense, given))
+        trunk = CResNet(*shape, output_stride=16)
+        ours = Segmenter(trunk, LightDecoder, *shape, MASK_CLASSES)
         parts.append(_network("seg", "cResNet-39/16, light decoder", ours, y))
     return parts
-
-
-def _dense(trunk: Trunk, head: Any, given: Tensor) -> Segmenter:  # noqa: ANN401
-    channels = given.shape[1]
-    return Segmenter(trunk, head, channels, 1 if channels == 3 else 8, 21)
 
 
 def _network(task: str, name: str, net: nn.Module, given: Tensor) -> Part:
@@ -141,12 +146,7 @@ def _read_jpeg(data: bytes) -> Tensor:
     return to_tensor(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def _measure(part: Part, rounds: int) -> Row:
-    times = []
-    for _ in range(rounds + bool(rounds)):  # the first warms up
-        start = time.process_time()
-        part.call()
-        times.append(1e3 * (time.process_time() - start))
+def _row(part: Part, seconds: list[float]) -> Row:
     net = part.net
     return {
         "table": "parts",
@@ -154,7 +154,7 @@ def _measure(part: Part, rounds: int) -> Row:
         "name": part.name,
         "gmac": 0.0 if net is None else count_macs(net, part.shape) / 1e9,
         "mparam": 0.0 if net is None else sum(p.numel() for p in net.parameters()) / 1e6,
-        "ms": statistics.median(times[1:]) if rounds else None,
+        "ms": 1e3 * statistics.median(seconds) if seconds else None,
     }
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdinfer.bitstream.container import parse
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
 from cdinfer.models import count_macs

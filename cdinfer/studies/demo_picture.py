@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.quantizer import entropy, histogram
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, from_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
 from cdinfer.runs import load_run

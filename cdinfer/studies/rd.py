@@ -22,8 +22,7 @@ the SHA-256 of the picture's file, and never measured twice while picture and co
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +33,7 @@ from cdinfer.codecs import Codec
 from cdinfer.codecs.classical import restore_jpeg, transcode_jpeg
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.metrics import ms_ssim, psnr, round_to_8_bits, ssim
+from cdinfer.studies.clock import one_thread
 from cdinfer.studies.rd_points import Point
 from cdinfer.studies.records import Records, Row
 
@@ -204,14 +204,3 @@ def finite(value: Tensor) -> float | None:
     """Return the one number of a tensor, or ``None`` for NaN and infinity: JSON has neither."""
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread for a while."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -7,7 +7,6 @@ FOLDER                                  a run or codec: one point; or a folder o
                                         folders, as the shipped ones are: a curve a name
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -18,14 +17,16 @@ import torch
 
 from cdinfer.codecs import Codec, load_codec
 from cdinfer.codecs.classical import STANDARDS, ClassicalCodec
-from cdinfer.codecs.zoo import CODECS, shipped_codecs
+from cdinfer.codecs.stored import CODECS
+from cdinfer.codecs.zoo import shipped_codecs
+from cdinfer.data.layout import suggest
 
 #: The name of the lossless JPEG XL transcode of JPEG sources.
 TRANSCODE = "jxl-transcode"
 
 #: Files of the package that decide what a learned codec does, besides its folder.
 CODE = ("bitstream/*.py", "codecs/*.py")
-NOT_CODE = ("classical", "zoo")
+NOT_CODE = ("classical", "stored", "zoo")
 
 
 class Point(NamedTuple):
@@ -72,9 +73,8 @@ def find_points(names: Sequence[str]) -> list[Point]:
             points += _in_folder(Path(name))
         else:
             known = [*STANDARDS, TRANSCODE, *CODECS]
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            raise ValueError(f"no codec '{name}'; {hint} (a codec of your own: give its folder)")
+            hint = suggest(name, known) or f"; known: {', '.join(known)}"
+            raise ValueError(f"no codec '{name}'{hint} (a codec of your own: give its folder)")
     return points
 
 

@@ -18,7 +18,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from cdinfer.codecs import LatentCodec
-from cdinfer.codecs.zoo import find_codec, read_codec
+from cdinfer.codecs.stored import read_codec
+from cdinfer.codecs.zoo import find_codec
 from cdinfer.metrics import round_to_8_bits
 from cdinfer.models import NetRecipe, Trunk
 

@@ -9,7 +9,7 @@ anew to some training pictures, whole pictures are compressed with it to complet
 and H_t moves by the factor by which their mean real rate misses the nominal one: an estimate on
 crops is never taken for a rate.
 
-Training ends with the freezing order of ``codecs/zoo.py``; the folder ``codec/`` of the run is
+Training ends with the freezing order of ``codecs/stored.py``; the folder ``codec/`` of the run is
 what ``--codec RUN`` reads. Resuming a training that has taken all its steps only freezes.
 
 References:

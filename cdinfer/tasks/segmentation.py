@@ -100,7 +100,7 @@ class SegmentationTask(LatentTask):
         loss: Tensor = total / (mask != self.ignore_index).sum().clamp(min=1)
         # a float: Lightning averages numbers of samples over processes, whole ones to a whole one
         options: dict[str, Any] = {"prog_bar": True, "batch_size": float(len(mask))}
-        self.log(f"{stage}/loss", loss, sync_dist=stage != "train", on_epoch=True, **options)
+        self.log(f"{stage}/loss", loss, sync_dist=stage != "train", **options)
         if stage != "train":
             self._confusion(stage).update(logits.argmax(1), mask)
         return loss

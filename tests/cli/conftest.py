@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from cdinfer.__main__ import main
-from tests.conftest import draw
+from tests.conftest import paint
 
 #: Options that make many shards of few pictures.
 SMALL = ["--block", "3", "--per-shard", "4"]
@@ -15,13 +14,8 @@ SMALL = ["--block", "3", "--per-shard", "4"]
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 training and 6 test pictures of 96 x 128: at least ten shards of four."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 30), ("test", 6)):
-        for i in range(count):
-            path = root / split / ("left", "right")[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(96, 128, seed=100 * count + i)).save(path)
-    return root
+    counts = {"train": 30, "test": 6}
+    return paint(tmp_path_factory.mktemp("scenes"), counts, ("left", "right"), [(96, 128)])
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from cdinfer.__main__ import main
 from cdinfer.bitstream import parse
 from cdinfer.codecs import load_codec, save_codec
 from cdinfer.codecs.cae import OPERATING_POINTS
-from cdinfer.codecs.zoo import find_codec, read_codec
+from cdinfer.codecs.stored import read_codec
+from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.images import read_image
 from cdinfer.data.layout import INDEX
 from cdinfer.data.shards import ShardDataset

@@ -39,13 +39,14 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("encoed", "did you mean 'encode'?"), ("xyzzy", "see cdinfer --help")]
+    ("word", "hint"),
+    [("encoed", "did you mean 'encode'?"), ("xyzzy", "known: demo, train, encode")],
 )
 def test_an_unknown_command_names_the_nearest(
     word: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([word]) == 2
-    assert capsys.readouterr().err == f"cdinfer: unknown command '{word}'; {hint}\n"
+    assert capsys.readouterr().err.startswith(f"cdinfer: unknown command '{word}'; {hint}")
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "info"])

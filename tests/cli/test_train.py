@@ -126,7 +126,7 @@ def test_a_head_never_trains_without_a_trained_codec(
 @pytest.mark.parametrize(
     ("flags", "answer"),
     [
-        ("--task clss", "unknown --task 'clss'; did you mean --task cls?"),
+        ("--task clss", "unknown --task 'clss'; did you mean 'cls'?"),
         ("--task x", f"unknown --task 'x'; known: {', '.join(known_tasks())}"),
         ("--task codec --bpp 0.3", "known: 0.0983, 0.33, 0.635); use --bpp 0.33"),
         ("--task cls --bpp 0.6", "known: 0.0983, 0.33, 0.635); use --bpp 0.635"),

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from cdinfer.bitstream import ContextModel
 from cdinfer.codecs import load_codec
-from cdinfer.codecs.zoo import FILES, find_codec
+from cdinfer.codecs.stored import FILES
+from cdinfer.codecs.zoo import find_codec
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from cdinfer.codecs import CAE, load_codec, read_codec, shipped_codecs
 from cdinfer.codecs.cae import OPERATING_POINTS
-from cdinfer.codecs.zoo import FILES, copy_codec
+from cdinfer.codecs.stored import FILES, copy_codec
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.metrics import ms_ssim, psnr, round_to_8_bits
 from tests.conftest import draw

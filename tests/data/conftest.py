@@ -9,7 +9,7 @@ from PIL import Image
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
 from cdinfer.data.layout import find_pictures
-from tests.conftest import draw
+from tests.conftest import draw, paint
 
 #: Heights and widths of the pictures; the first two share the latent size 6 x 8.
 SIZES = [(48, 64), (41, 57), (64, 48)]
@@ -18,13 +18,8 @@ SIZES = [(48, 64), (41, 57), (64, 48)]
 @pytest.fixture(scope="session")
 def mixed_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of three sizes: 20 for training, 6 each for validation and test."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 20), ("val", 6), ("test", 6)):
-        for i in range(count):
-            path = root / split / ("left", "right")[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(*SIZES[i % 3], seed=100 * count + i)).save(path)
-    return root
+    counts = {"train": 20, "val": 6, "test": 6}
+    return paint(tmp_path_factory.mktemp("scenes"), counts, ("left", "right"), SIZES)
 
 
 @pytest.fixture(scope="session")

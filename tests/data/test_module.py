@@ -12,19 +12,13 @@ from torch import Tensor
 from cdinfer.data.export import Plan, export
 from cdinfer.data.layout import find_pictures
 from cdinfer.data.module import DataModule
-from tests.conftest import draw
+from tests.conftest import draw, paint
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """11 training, 4 validation and 3 test pictures of 48 x 64."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 11), ("val", 4), ("test", 3)):
-        for i in range(count):
-            path = root / split / "ab"[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(48, 64, seed=100 * count + i)).save(path)
-    return root
+    return paint(tmp_path_factory.mktemp("scenes"), {"train": 11, "val": 4, "test": 3})
 
 
 @pytest.fixture(scope="module")

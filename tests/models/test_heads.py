@@ -42,6 +42,26 @@ def test_the_light_decoder_reads_pixels_in_patches() -> None:
     assert head.eval()(torch.rand(1, 32, 2, 2), torch.rand(1, 3, 33, 47)).shape == (1, 3, 5, 6)
 
 
+@pytest.mark.parametrize("features_stride", [16, 32])
+def test_coarse_features_land_on_the_pixels_they_stand_for(features_stride: int) -> None:
+    torch.manual_seed(0)
+    head = LightDecoder(
+        features=32, features_stride=features_stride, channels=4, stride=8, num_classes=3
+    ).eval()
+    for branch in (*head.branches, *head.fuse):  # nothing spreads: what remains is enlarging
+        branch[0].weight.data.zero_()
+        branch[0].weight.data[range(192), range(192) if branch in head.fuse else 0, 1, 1] = 1
+    step = features_stride // 8
+    y = torch.zeros(1, 4, 3 * step - 1, 3 * step - 1)  # the last step reaches beyond
+    features = torch.zeros(1, 32, 3, 3)
+    features[..., 1, 1] = 1
+    change = (head(features, y) - head(torch.zeros_like(features), y)).abs().sum(1)[0]
+    there = change[step : 2 * step, step : 2 * step].sum() / change.sum()
+    assert there > 0.4  # bilinear: the rest lies half a step around
+    centre = (change.sum(1) * torch.arange(len(change))).sum() / change.sum()
+    assert centre.item() == pytest.approx(1.5 * step - 0.5, abs=0.05)
+
+
 def test_the_light_decoder_finds_borders_in_the_latents_alone() -> None:
     torch.manual_seed(0)
     head = LightDecoder(features=32, features_stride=16, channels=4, stride=8, num_classes=3).eval()

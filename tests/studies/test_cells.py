@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdinfer.data.lock import locked
+from cdinfer.data.lock import HeldError, locked
 from cdinfer.studies import cells
 from cdinfer.studies.cells import Cell, read_record
 
@@ -33,7 +33,7 @@ def test_cells_are_done_once_after_what_they_need(two: list[Cell], tmp_path: Pat
     assert first["about"] == {"arm": "a"}
     assert first["commands"][0][1:3] == ["$PICTURES", "{out}/set"]
     assert str(tmp_path) not in json.dumps(first["metrics"])
-    assert len(first["git"]["commit"]) == 40
+    assert first["git"] is None or len(first["git"]["commit"]) == 40
     assert first["hardware"]["cores"] == os.cpu_count()
     before = (tmp_path / "set.json").read_bytes()
     assert cells.run(two, tmp_path, said.append) == [again, first]
@@ -45,14 +45,14 @@ def test_a_failed_command_names_its_log_and_leaves_no_record(tmp_path: Path) -> 
     cell = Cell("bad", {}, (("export", "nowhere", "{out}/set"),))
     with pytest.raises(ValueError, match=r"bad: cdinfer export ended with status 2: .*log\.txt"):
         cells.run([cell], tmp_path)
-    assert read_record(tmp_path, "bad") is None
+    assert read_record(tmp_path, cell) is None
 
 
 def test_a_cell_that_another_process_holds_is_left_to_it(
     two: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "PATIENCE", 0.01)
-    record = {"name": "set", "about": {}, "metrics": {}, "seconds": 1}
+    record = {"commands": [list(line) for line in two[1].commands]}
 
     def say(line: str) -> None:
         raise AssertionError(line)
@@ -74,9 +74,51 @@ def test_needs_are_checked_before_anything_is_done(two: list[Cell], tmp_path: Pa
 
 
 def test_damaged_records_are_named(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"damaged .*x\.json.*delete it to do the cell again"):
-        read_record(tmp_path, "x")
+    cell = Cell("x", {}, (("info", "a"),))
+    for text in ("[]", "{", "{}"):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(ValueError, match=r"damaged .*x\.json.*delete it to do the cell again"):
+            read_record(tmp_path, cell)
+
+
+def test_the_record_of_other_commands_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"commands": [["info", "b"]]}')
+    with pytest.raises(ValueError, match="the record of other commands: delete it"):
+        cells.run([Cell("x", {}, (("info", "a"),))], tmp_path)
+
+
+def test_a_command_that_finds_its_folder_held_fails_and_is_not_waited_for(
+    two: list[Cell], tmp_path: Path
+) -> None:
+    place = tmp_path / "elsewhere"
+    export = (*two[1].commands[0][:2], str(place), *two[1].commands[0][3:])
+    with locked(place), pytest.raises(ValueError, match=r"x: cdinfer export .*another cdinfer"):
+        cells.run([Cell("x", {}, (export,))], tmp_path)
+
+
+def test_a_crash_is_no_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "_wait", lambda *args: (-signal.SIGSEGV, b""))
+    with pytest.raises(ValueError, match="cdinfer info ended with status -11"):
+        cells.run([Cell("x", {}, (("info", "a"),))], tmp_path)
+    monkeypatch.setattr(cells, "_wait", lambda *args: (143, b""))
+    with pytest.raises(KeyboardInterrupt):
+        cells.run([Cell("x", {}, (("info", "a"),))], tmp_path)
+
+
+def test_a_child_that_outlives_its_parent_holds_the_cell(tmp_path: Path) -> None:
+    with locked(tmp_path) as lock:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    with pytest.raises(HeldError), locked(tmp_path):
+        pass
+    child.kill()
+    child.wait()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_cell_has_one_training_at_most(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x trains more than once"):
+        cells.run([Cell("x", {}, (("train", "a"), ("train", "b")))], tmp_path)
 
 
 TRAIN = """
@@ -108,8 +150,7 @@ def test_a_killed_training_goes_on_and_no_finished_cell_is_repeated(
     first.wait()
     assert not (tmp_path / "x.json").exists()
     subprocess.run(command, check=True)
-    record = read_record(tmp_path, "x")
-    assert record is not None
+    record = json.loads((tmp_path / "x.json").read_text())
     assert 0 <= record["metrics"]["test/top1"] <= 1
     rows = (tmp_path / "x" / "cls" / "version_1" / "metrics.csv").read_text().splitlines()
     assert int(rows[1].split(",")[0]) > 0  # the epoch it went on from

@@ -97,7 +97,7 @@ class Shards(FolderKind):
         else:
             spoilt, about = spoil(content, rng, data), f"block {number}, blind"
         shift = len(spoilt) - length
-        moved = [[*m[:2], *m[2:]] for m in members]
+        moved = [list(m) for m in members]
         moved[number][1] += shift
         for later in moved[number + 1 :]:
             later[0] += shift

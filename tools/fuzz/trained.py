@@ -14,7 +14,8 @@ import yaml  # type: ignore[import-untyped]
 
 from cdinfer.__main__ import main
 from cdinfer.cli.evaluate import find_validation
-from cdinfer.codecs.zoo import FILES, find_codec, read_codec
+from cdinfer.codecs.stored import FILES, read_codec
+from cdinfer.codecs.zoo import find_codec
 from cdinfer.runs import load_run, read_about
 from tools.fuzz.kinds import Case, FolderKind, Wrong
 from tools.fuzz.mutate import spoil, spoil_json

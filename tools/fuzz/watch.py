@@ -81,7 +81,7 @@ def _batch(
     child = _fork.Process(target=_work, args=(kind, seed, first, stop, at, theirs), daemon=True)
     child.start()
     theirs.close()
-    seen, since, killed = first, time.monotonic(), ""
+    seen, since, killed, late = first, time.monotonic(), "", False
     try:
         while True:
             if not ours.poll(1):
@@ -90,20 +90,23 @@ def _batch(
                     seen, since = at[0], now
                 if now - since > PATIENCE:
                     killed = f"it waits for something for {PATIENCE} s"
-                if killed or now > deadline:
+                late = late or now > deadline
+                if killed or late:
                     child.kill()
                 continue
             try:
                 yield ours.recv()
             except EOFError:
                 break
+        child.join()
     finally:
+        late = late or child.exitcode is None  # whoever asked for findings wants no more
         child.kill()
         child.join()
         total.accepted += at[1]
         total.peak = max(total.peak, at[2])
     total.inputs = at[0]
-    if child.exitcode and (killed or child.exitcode != -signal.SIGKILL):
+    if child.exitcode and (killed or not late):  # a machine out of memory kills, too
         yield total.inputs, killed or _cause(child.exitcode)
         total.inputs += 1
 

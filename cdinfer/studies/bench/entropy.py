@@ -13,7 +13,7 @@ import numpy as np
 
 from cdinfer.bitstream import rans
 from cdinfer.codecs import CAE
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.studies.bench import coders
 from cdinfer.studies.bench.pictures import Pictures
 from cdinfer.studies.bench.rows import against, counted, timed

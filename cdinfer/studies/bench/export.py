@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 from cdinfer.codecs import CAE
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.encoding import BATCH, Plan
 from cdinfer.data.export import export
 from cdinfer.data.images import as_tensor, read_image

@@ -28,14 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
 from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
 from cdinfer.models import Classifier, CResNet, ResNet
 from cdinfer.studies.bench import jpeg
-from cdinfer.studies.bench.loading import CROP
+from cdinfer.studies.bench.loading import crop_side
 from cdinfer.studies.bench.pictures import Pictures, originals, write_pictures
 from cdinfer.studies.bench.rows import counted, timed
 from cdinfer.studies.bench.timing import Progress
@@ -123,7 +123,7 @@ class _Bench:
     ) -> None:  # fmt: skip
         self.place, self.device, self.batch = place, device, batch
         self.width, self.tried, self.classes = width, tried, max(2, len(pictures.classes))
-        self.side = 8 * int(CROP * pictures.pixels[0].shape[0] / 8)
+        self.side = crop_side(pictures)
         self.images = write_pictures(pictures, place / "pictures")
         self.feeds: dict[str, Feed] = {}
         sets = {"256-px JPEG": self.images, "original JPEG": originals(pictures)}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.classical import Picture
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import to_tensor
 from cdinfer.studies.bench import jpeg, peers
 from cdinfer.studies.bench.pictures import QUALITY, Pictures

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
-from cdinfer.data.images import read_image
+from cdinfer.data.images import as_tensor, read_image
 from cdinfer.data.layout import ImageSet
 from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
@@ -65,7 +65,7 @@ def _bench(
     pictures: Pictures, codecs: Sequence[Path], rounds: int, progress: Progress, place: Path
 ) -> list[Row]:
     images = write_pictures(pictures, place / "pictures")
-    side = 8 * int(CROP * pictures.pixels[0].shape[0] / 8)
+    side = crop_side(pictures)
     works: dict[str, Work] = {}
     for name, loader in _jpeg_loaders(images, place, side).items():
         works[name] = Work(_drain(loader), partial(_drain, loader))
@@ -122,12 +122,17 @@ def _jpeg_loaders(images: ImageSet, place: Path, side: int) -> dict[str, Any]:
     return loaders
 
 
+def crop_side(pictures: Pictures) -> int:
+    """Return the side of the crops, a multiple of 8 pixels."""
+    return 8 * int(CROP * pictures.pixels[0].shape[0] / 8)
+
+
 def _checked(root: Path, images: ImageSet) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return all symbols of a set, looked at: they are those of its pictures."""
     dataset = ShardDataset(root, "train", None)
     batch = dataset.__getitems__(list(range(len(dataset))))
     symbols = batch["planes"]["y"]
-    picture = torch.from_numpy(read_image(images.root / dataset.keys()[0])).permute(2, 0, 1)
+    picture = as_tensor(read_image(images.root / dataset.keys()[0]))
     same = (dataset.codec.symbols(picture[None])[0] == symbols[0]).float().mean().item()
     # In another batch, a float may round to the other side.
     assert same > 0.999, f"the shards give other symbols than the codec: {same:.2%} are the same"

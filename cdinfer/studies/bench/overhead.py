@@ -12,7 +12,7 @@ from pathlib import Path
 
 import webdataset
 
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
 from cdinfer.data.layout import INDEX, ImageSet

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdinfer.bitstream.container import parse
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.studies.bench.pictures import Pictures, write_pictures
 from cdinfer.studies.bench.rows import timed
 from cdinfer.studies.bench.timing import Progress, Work, interleave

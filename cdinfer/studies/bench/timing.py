@@ -5,13 +5,11 @@ the CPU time of this process and its children, which other programs on the machi
 the wall clock.
 """
 
-import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
+from cdinfer.studies.clock import cpu_clock
 
 #: Called with what is being done.
 Progress = Callable[[str], None]
@@ -51,20 +49,3 @@ def interleave(
                 times[name].wall.append((time.perf_counter() - wall) / work.pictures)
                 times[name].cpu.append((cpu_clock() - cpu) / work.pictures)
     return times
-
-
-def cpu_clock() -> float:
-    """Return the CPU time of this process and of its finished children, in seconds."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread; all else that is measured here has one anyway."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdinfer.codecs.zoo import read_codec
-from cdinfer.studies.bench import coders, entropy, peers
+from cdinfer.codecs.stored import read_codec
+from cdinfer.studies.bench import coders, entropy
 from cdinfer.studies.bench.pictures import Pictures
 from cdinfer.studies.bench.rows import FIELDS, NOT_INSTALLED
 
@@ -53,7 +53,3 @@ def test_a_coder_that_decodes_something_else_is_found_out(
     monkeypatch.setattr(coders, "make_peer", wrong)
     with pytest.raises(AssertionError, match="decodes other symbols than it encoded"):
         entropy.run(few, [tiny_codec], 1, Silent)
-
-
-def test_peers_are_looked_for_by_the_modules_they_have() -> None:
-    assert peers.find(coders.PEERS["zstd -19"]) is not None

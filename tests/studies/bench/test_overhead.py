@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cdinfer.codecs.zoo import read_codec
+from cdinfer.codecs.stored import read_codec
 from cdinfer.studies.bench import overhead
 from cdinfer.studies.bench.pictures import Pictures, write_pictures
 

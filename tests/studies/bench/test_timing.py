@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from cdinfer.studies.bench.timing import Work, cpu_clock, interleave, one_thread
+from cdinfer.studies.bench.timing import Work, interleave
+from cdinfer.studies.clock import cpu_clock, one_thread
 
 
 def test_what_is_compared_runs_in_turns_and_the_first_round_does_not_count() -> None:
