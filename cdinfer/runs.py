@@ -26,6 +26,7 @@ from torch import Tensor
 
 from cdinfer import models
 from cdinfer.codecs import LatentCodec
+from cdinfer.codecs.base import check_device
 from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, read_image, resize_short_side, to_tensor
 from cdinfer.data.layout import is_shards
@@ -239,8 +240,7 @@ def load_run(run: str | Path, device: str = "cpu", net: NetRecipe | None = None)
         ValueError: if the run is missing, damaged, unfinished, or not a classifier's, or there
             is no such device.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device on this machine: give --device cpu")
+    check_device(device)
     folder = find_run(run)
     about = read_about(folder)
     if about["task"] != "cls":

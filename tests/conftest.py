@@ -1,5 +1,6 @@
 """A trained-looking codec and pictures, small enough for every test."""
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,14 @@ def paint(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw(*sizes[i % len(sizes)], seed=100 * count + i)).save(path)
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_for_each_of_two_processes() -> None:
+    """Two processes test side by side: what they and their children compute takes one core."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

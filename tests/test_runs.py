@@ -202,8 +202,10 @@ def test_a_run_without_a_checkpoint_says_so(run_copy: Path) -> None:
         load_run(run_copy)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_device_is_not_the_runs_fault(classifier_run: Path) -> None:
+def test_a_missing_device_is_not_the_runs_fault(
+    classifier_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device on this machine: give --device cpu"):
         load_run(classifier_run, "cuda")
 

@@ -1,13 +1,15 @@
 """Bytes -> disk, whole or not at all."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` under a hidden name beside ``path``, flush it to disk, then rename it.
 
-    A killed process or a full disk leaves the old file, or none, never half of a new one.
+    A killed process or a full disk leaves the old file, or none, never half of a new one. The
+    new name is on the disk, too, before anything that is done next.
 
     Raises:
         OSError: naming ``path``, if it cannot be written; the hidden file is removed.
@@ -25,3 +27,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    with suppress(OSError):  # a file system may refuse that; the file is there all the same
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

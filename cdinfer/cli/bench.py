@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from cdinfer.__main__ import unknown
+from cdinfer.cli.files import add_codec_flag
 from cdinfer.cli.progress import status
 
 NAMES = ("entropy", "loading", "export", "latency", "startup", "overhead", "gpu")
@@ -89,9 +90,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--pictures", type=int, metavar="N", help="how many (default: each bench has its own)"
     )
-    parse.add_argument(
-        "--codec", metavar="NAME|RUN", help="one codec (default: each bench has its own)"
-    )
+    add_codec_flag(parse, "each bench has its own")
     parse.add_argument("--bpp", type=float, metavar="R", help="one rate, of cae or --codec")
     parse.add_argument(
         "--resident", choices=("ram", "gpu"),

@@ -21,9 +21,7 @@ def main(argv: list[str]) -> int:
         "cdinfer decode small/*.cdi -o large/",
     )
     parser.add_argument("file", nargs="+", metavar="FILE", help=".cdi file")
-    parser.add_argument(
-        "--codec", metavar="NAME|RUN", help="default: the one the file names, where it is known"
-    )
+    files.add_codec_flag(parser, "the one the file names, where it is known")
     files.add_precision_flag(parser)
     files.add_output_flags(parser)
     args = parser.parse_args(argv)

@@ -24,16 +24,16 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
 
     from cdinfer.bitstream.container import MAX_PIXELS, parse  # torch takes seconds to import
-    from cdinfer.codecs.stored import CODECS, read_codec
+    from cdinfer.codecs.stored import read_codec
     from cdinfer.codecs.zoo import find_codec
-    from cdinfer.data.images import IMAGE_SUFFIXES, as_tensor, read_image
+    from cdinfer.data.images import IMAGE_SUFFIXES, ImageError, as_tensor, read_image
     from cdinfer.data.metadata import read_fields
 
     inputs = [found for image in args.image for found in _find(Path(image))]
     into_folder = len(args.image) > 1 or Path(args.image[0]).is_dir()
     outputs = files.plan_outputs(inputs, args.out, into_folder, (".cdi",))
     codecs = [read_codec(find_codec(args.codec, args.bpp))]
-    if args.min_psnr is not None and args.codec in CODECS:
+    if args.min_psnr is not None and args.codec in files.CODECS:
         from cdinfer.codecs.guard import higher_rates  # takes imagecodecs along
 
         codecs += higher_rates(codecs[0])
@@ -49,7 +49,12 @@ def main(argv: list[str]) -> int:
         files.check_output(path, output, args.overwrite)
         if args.min_psnr is not None:
             files.check_output(path, standard, args.overwrite)
-        picture = read_image(path, max_pixels=args.max_pixels or MAX_PIXELS)
+        try:
+            picture = read_image(path, max_pixels=args.max_pixels or MAX_PIXELS)
+        except ImageError as error:
+            if not error.pixels:
+                raise
+            raise ValueError(f"{error}; give --max-pixels {error.pixels} if you trust it") from None
         fields, notes = read_fields(path, args.keep)
         if args.min_psnr is None:
             (data,) = codecs[0].compress(as_tensor(picture)[None], fields, args.groups)
@@ -81,7 +86,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "cdinfer encode photos/ --bpp 0.33 -o small/",
     )
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="picture, or folder of pictures")
-    parser.add_argument("--codec", default="cae", metavar="NAME|RUN", help="default: cae")
+    files.add_codec_flag(parser)
     parser.add_argument(
         "--bpp", type=float, metavar="R", help="nominal rate in bits per pixel (default: 0.33)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cdinfer.__main__ import describe
-from cdinfer.cli.files import add_precision_flag, decibels
+from cdinfer.cli.files import add_codec_flag, add_precision_flag, decibels
 from cdinfer.cli.progress import bar
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
                        "webdataset tars: 'train-{000..146}.tar'; torchvision:NAME:ROOT, as "
                        "torchvision:EuroSAT:data/")  # fmt: skip
     parse.add_argument("dst", help="folder for the shards; an interrupted export is continued")
-    parse.add_argument("--codec", default="cae", help="cae, or the folder of a codec's run")
+    add_codec_flag(parse)
     parse.add_argument("--bpp", type=float, help="nominal rate of a codec given by name")
     parse.add_argument("--resize", type=int, metavar="N", help="short side to N, aspect kept")
     parse.add_argument("--splits", metavar="NAME", help="use the lists splits/train_NAME.txt ...")
@@ -60,13 +60,9 @@ def main(argv: list[str]) -> int:
     from cdinfer.codecs.zoo import find_codec
     from cdinfer.data.encoding import Plan
     from cdinfer.data.export import export
-    from cdinfer.data.layout import is_shards
     from cdinfer.data.sources import find_source
 
     target = Path(args.dst)
-    if is_shards(Path(args.src)):
-        raise ValueError(f"'{args.src}' is a set of shards already: give a folder of pictures")
-    _check_device(args.device)
     codec = find_codec(args.codec, args.bpp)
     pictures = find_source(args.src, args.splits, args.download)
     total = sum(map(len, pictures.splits.values()))
@@ -84,44 +80,47 @@ def main(argv: list[str]) -> int:
                 f"cannot write {describe(error)}; make room or choose another DST: the same "
                 "command goes on where this one stopped"
             ) from error
+    name_left_out("export", index, pictures.root)
     summary = summarise(index, target)
-    for key, reason in _skipped(index):
-        print(f"cdinfer export: left out {pictures.root / key}: {reason}", file=sys.stderr)
-    for key, psnr in summary["below_floor"]:
-        verb = "left out" if args.drop else "kept"
-        print(
-            f"cdinfer export: {verb} {pictures.root / key}: {psnr:.2f} dB, below {args.min_psnr:g}",
-            file=sys.stderr,
-        )
     print(json.dumps(summary) if args.json else report(summary))
     return 0
 
 
-def _check_device(device: str) -> None:
-    import torch
+def name_left_out(command: str, index: dict[str, Any], root: Path) -> None:
+    """Say on stderr which pictures are not in a set, or are below its floor.
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device here: give --device cpu")
+    Args:
+        command: ``export`` or ``shards``.
+        index: of the set, or of what was appended to one.
+        root: where the keys of the pictures start from.
+    """
+    for key, reason in _listed(index, "skipped"):
+        print(f"cdinfer {command}: left out {root / key}: {reason}", file=sys.stderr)
+    floor = index["floor"]
+    verb = "left out" if floor["drop"] else "kept"
+    for key, psnr in _listed(index, "below"):
+        print(
+            f"cdinfer {command}: {verb} {root / key}: {psnr:.2f} dB, below {floor['min_psnr']:g}",
+            file=sys.stderr,
+        )
 
 
-def _skipped(index: dict[str, Any]) -> list[list[str]]:
-    """Return key and reason of every picture that could not be read."""
-    return [
-        item for split in index["splits"].values() for shard in split for item in shard["skipped"]
-    ]
+def count_left_out(index: dict[str, Any]) -> dict[str, int]:
+    """Return how many pictures could not be read, and how many the floor left out."""
+    return {
+        "skipped": len(_listed(index, "skipped")),
+        "dropped": len(_listed(index, "below")) if index["floor"]["drop"] else 0,
+    }
 
 
-def _below(index: dict[str, Any]) -> list[list[Any]]:
-    """Return key and PSNR of every picture below the floor."""
-    return [
-        item for split in index["splits"].values() for shard in split for item in shard["below"]
-    ]
+def _listed(index: dict[str, Any], field: str) -> list[list[Any]]:
+    """Return key and reason of the ``skipped`` pictures, or key and PSNR of those ``below``."""
+    return [item for split in index["splits"].values() for shard in split for item in shard[field]]
 
 
 def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return counts and bytes of a set: before, after, and what each part takes."""
     shards = [shard for split in index["splits"].values() for shard in split]
-    below = _below(index)
     before = sum(shard["source_bytes"] for shard in shards)
     payload = sum(shard["payload"] for shard in shards)
     tars = sum(shard["bytes"] + shard["targets_bytes"] for shard in shards)
@@ -130,9 +129,8 @@ def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "set": str(folder),
         "pictures": sum(shard["count"] for shard in shards),
-        "skipped": len(_skipped(index)),
-        "dropped": len(below) if index["floor"]["drop"] else 0,
-        "below_floor": below,
+        **count_left_out(index),
+        "below_floor": _listed(index, "below"),
         "bytes_before": before,
         "bytes_after": after,
         "bytes_codec": codec,

@@ -24,6 +24,9 @@ from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.bitstream.container import Header, parse
 from cdinfer.bitstream.header import MAGIC
 
+#: Those of ``codecs.stored``, without the seconds that torch takes to import.
+CODECS = ("cae", "cae-lite", "cae-paper")
+
 
 class Input(NamedTuple):
     """A file to read, and its place below an output folder."""
@@ -63,6 +66,17 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument(
         "--max-pixels", type=_pixels, metavar="N", help="refuse larger pictures (default: 512 Mi)"
+    )
+
+
+def add_codec_flag(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Add the flag that chooses a codec: cae, unless a command says what it takes by itself."""
+    parser.add_argument(
+        "--codec",
+        default=None if default else CODECS[0],
+        metavar="NAME|RUN|URL",
+        help=f"{', '.join(CODECS)}, the folder of a run or set, or its URL "
+        f"(default: {default or CODECS[0]})",
     )
 
 

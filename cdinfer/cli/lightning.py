@@ -13,9 +13,11 @@ import pickle
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
@@ -26,6 +28,7 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 
+from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.cli.configs import read_config
 from cdinfer.cli.saving import SaveLast, Stopped
 from cdinfer.codecs.stored import copy_codec
@@ -49,6 +52,14 @@ _TYPES = (
 #: How torch's errors about a file that is no checkpoint, or of another model, start.
 _NO_CHECKPOINT = ("PytorchStreamReader", "Error(s) in loading state_dict")
 
+_OTHER_CHECKPOINT = (
+    "this checkpoint cannot be used here: expected --ckpt_path RUN/checkpoints/last.ckpt, of a "
+    "run with the same settings"
+)
+
+#: What a checkpoint of Lightning's holds; training goes on from the last two.
+_PARTS = ("pytorch-lightning_version", "state_dict", "optimizer_states", "lr_schedulers")
+
 
 class SaveRun(SaveConfigCallback):
     """Write ``config.yaml``, ``run.json`` and ``codec/``."""
@@ -68,7 +79,7 @@ class SaveRun(SaveConfigCallback):
             about["net"] = self.config.model.init_args[recipe].as_dict()
             if pl_module.codec_folder is not None:
                 copy_codec(pl_module.codec_folder, folder / "codec")
-        (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+        write_atomically(folder / "run.json", f"{json.dumps(about, indent=1)}\n".encode())
 
 
 class CLI(LightningCLI):
@@ -83,8 +94,16 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse ``args`` and leave ``sys.argv`` alone: DDP relaunches it per device."""
+        """Parse ``args`` and leave ``sys.argv`` alone: DDP relaunches it per device.
+
+        Raises:
+            ValueError: if ``--ckpt_path`` is a file, but no checkpoint.
+        """
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        subcommand = self.config.subcommand
+        path = self.config[subcommand].ckpt_path
+        if path and Path(path).is_file():  # Lightning reads it next, and trusts what it finds
+            _check_checkpoint(Path(path), _PARTS if subcommand == "fit" else _PARTS[:2])
 
 
 def run(args: list[str], quiet: bool = False) -> CLI:
@@ -114,10 +133,7 @@ def run(args: list[str], quiet: bool = False) -> CLI:
     except (RuntimeError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith(_NO_CHECKPOINT):
             raise
-        raise ValueError(
-            "this checkpoint cannot be used here: expected --ckpt_path "
-            "RUN/checkpoints/last.ckpt, of a run with the same settings"
-        ) from error
+        raise ValueError(_OTHER_CHECKPOINT) from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
@@ -136,6 +152,16 @@ def _run(args: list[str]) -> CLI:
         auto_configure_optimizers=False,
         args=args,
     )
+
+
+def _check_checkpoint(path: Path, parts: Sequence[str]) -> None:
+    """Refuse a file that is no checkpoint, or has not all of ``parts``; it is mapped, not read."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises nearly anything on damaged files
+        raise ValueError(_OTHER_CHECKPOINT) from error
+    if not isinstance(checkpoint, dict) or not {*parts} <= {*checkpoint}:
+        raise ValueError(_OTHER_CHECKPOINT)
 
 
 def main(args: list[str], command: str | None = None) -> int:

@@ -61,7 +61,7 @@ class SaveLast(Checkpoint):
         """Listen to signals from now on: there is something to keep."""
         self._seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self._speaks = trainer.is_global_zero
-        self._step = self._saved = trainer.global_step
+        self._step, self._saved = trainer.global_step, -1  # this run has saved nothing yet
         self._time = time.monotonic()
         if threading.current_thread() is threading.main_thread():  # no other may listen
             self._handlers = {number: signal.signal(number, self._hear) for number in SIGNALS}
@@ -159,7 +159,7 @@ class SaveLast(Checkpoint):
         folder = saver.dirpath if isinstance(saver, ModelCheckpoint) else None
         folder = Path(folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
         path, partial = folder / "last.ckpt", folder / ".last.ckpt.partial"
-        known = self._saved == trainer.global_step and path.exists()
+        known = self._saved == trainer.global_step  # all processes say the same, whatever they see
         if not known and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             try:
                 trainer.save_checkpoint(partial, weights_only=False)

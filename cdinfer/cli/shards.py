@@ -6,12 +6,14 @@ verify    shards, blocks, samples   what there is
           faults       objects with shard, block, key (null where it is about no part) and fault
 relabel   relabelled   samples that have another class now
 delete    deleted      samples that are gone
-append    appended, skipped         pictures that came, and that could not be read
+append    appended     pictures that came
+          skipped, dropped   that could not be read, and that the floor of the set left out
 merge     merged       samples that came
 """
 
 import argparse
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -113,15 +115,20 @@ def _relabel(args: argparse.Namespace, root: Path) -> Outcome:
 def _delete(args: argparse.Namespace, root: Path) -> Outcome:
     from cdinfer.data.edit import delete
 
-    keys = args.keys + (_read_lines(args.list) if args.list else [])
+    lines = _read_text(args.list).split("\n") if args.list else []  # keys may hold U+2028
+    keys = args.keys + [key for line in lines if (key := line.removesuffix("\r"))]
     if not keys:
         raise ValueError("nothing to delete: give keys, or --list FILE")
     with bar("reading keys", _samples(root), args.json) as progress:
         count = delete(root, keys, progress)
-    return {"deleted": count}, [f"{count} samples of {root} are gone"]
+    line = f"{count} samples of {root} are gone"
+    if count < len(set(keys)):
+        line += "; names of others, which were never in it, are gone from its lists"
+    return {"deleted": count}, [line]
 
 
 def _append(args: argparse.Namespace, root: Path) -> Outcome:
+    from cdinfer.cli.export import count_left_out, name_left_out
     from cdinfer.data.index import read_index
     from cdinfer.data.merge import append
     from cdinfer.data.sources import find_source
@@ -134,13 +141,11 @@ def _append(args: argparse.Namespace, root: Path) -> Outcome:
         new = append(
             root, pictures, args.new_classes, skip, args.device, lambda split, n: progress(n)
         )
-    shards = [shard for split in new["splits"].values() for shard in split]
-    skipped = [tuple(one) for shard in shards for one in shard["skipped"]]
-    for key, reason in skipped:
-        print(f"cdinfer shards: left out {pictures.root / key}: {reason}", file=sys.stderr)
-    count = sum(shard["count"] for shard in shards)
-    row = {"appended": count, "skipped": len(skipped)}
-    return row, [f"{count} pictures came to {root}" + f" ({len(skipped)} left out)" * bool(skipped)]
+    name_left_out("shards", new, pictures.root)
+    count = sum(shard["count"] for split in new["splits"].values() for shard in split)
+    left_out = count_left_out(new)
+    note = f" ({sum(left_out.values())} left out)" if any(left_out.values()) else ""
+    return {"appended": count} | left_out, [f"{count} pictures came to {root}{note}"]
 
 
 def _merge(args: argparse.Namespace, root: Path) -> Outcome:
@@ -162,27 +167,32 @@ def _samples(root: Path) -> int:
 
 
 def _read_labels(name: str) -> dict[str, str]:
-    """Read lines ``key,class``; a first line that says so is passed over.
+    """Read lines ``key,class``; a first one that says so is passed over, and so are empty ones.
 
     Raises:
         ValueError: naming the line.
     """
     labels: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(_read_lines(name)), 1):
-        if len(row) != 2 or not all(row):
-            raise ValueError(f"{name}, line {number}: expected key,class, got {','.join(row)!r}")
-        key, label = row
-        if number == 1 and (key, label) == ("key", "class"):
-            continue
-        if labels.setdefault(key, label) != label:
-            raise ValueError(f"{name}, line {number}: '{key}' was {labels[key]} before")
+    rows = csv.reader(io.StringIO(_read_text(name), newline="\n"), strict=True)
+    try:
+        for count, row in enumerate(filter(None, rows)):
+            if len(row) != 2 or not all(row):
+                raise ValueError(f"expected key,class, got {','.join(row)[:80]!r}")
+            key, label = row
+            if count == 0 and (key, label) == ("key", "class"):
+                continue
+            if labels.setdefault(key, label) != label:
+                raise ValueError(f"'{key}' was {labels[key]} before")
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {rows.line_num}: expected key,class: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}, line {rows.line_num}: {error}") from error
     if not labels:
         raise ValueError(f"{name} is empty: expected lines key,class")
     return labels
 
 
-def _read_lines(name: str) -> list[str]:
-    """Read the lines of a file, or of stdin, that are not empty."""
+def _read_text(name: str) -> str:
+    """Read a file, or stdin."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
-    return [line for line in lines if line]
+    return data.decode("utf-8-sig", "surrogateescape")

@@ -15,6 +15,7 @@ from pathlib import Path
 from cdinfer.__main__ import unknown
 from cdinfer.bitstream.remote import is_url
 from cdinfer.cli.configs import find_config, known_tasks
+from cdinfer.cli.files import add_codec_flag
 from cdinfer.codecs.stored import CODECS
 from cdinfer.codecs.zoo import load_codec
 from cdinfer.data.layout import find_pictures, is_shards
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt_path RUN/checkpoints/last.ckpt.",
     )
     parse.add_argument("--task", required=True, help=f"one of: {', '.join(known_tasks())}")
-    parse.add_argument("--codec", help=f"{', '.join(CODECS)}, or the folder of a codec's run")
+    add_codec_flag(parse, "that of the shards, else cae")
     parse.add_argument("--bpp", type=float, help="nominal rate in bits per pixel")
     parse.add_argument(
         "--data", help="pictures, shards, or the URL of shards (default: the embedded sample set)"

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -110,6 +111,16 @@ class LatentCodec(nn.Module, ABC):
     @abstractmethod
     def dequantize(self, planes: Planes) -> Latents:
         """Turn planes, on any device, into latents."""
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        ValueError: if it is CUDA's and there is none.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device on this machine: give --device cpu")
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

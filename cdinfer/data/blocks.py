@@ -112,6 +112,11 @@ class Block:
     def __len__(self) -> int:
         return len(self._crcs)
 
+    def fits(self, count: int, latent_size: tuple[int, int], stride: int) -> bool:
+        """Tell whether it has ``count`` files of one latent size, as an index says of it."""
+        sizes = -(-self.sizes.astype(np.int64) // stride)
+        return len(self) == count and bool((sizes == latent_size).all())
+
     def __getitem__(self, index: int) -> bytes:
         """Return one complete ``.cdi`` file."""
         parsed = self.parsed(index)

@@ -8,7 +8,6 @@ on with the tars it has mapped, or is told to open the set again.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from cdinfer.data.index import NAME, Index, read_index, write_index
-from cdinfer.data.layout import INDEX, Item, suggest
+from cdinfer.data.index import NAME, Index, read_index, read_raw, write_index
+from cdinfer.data.layout import Item, suggest
 from cdinfer.data.lock import locked
 from cdinfer.data.reader import Reader
 from cdinfer.data.targets import pack_targets, targets_name
@@ -33,6 +32,9 @@ Rows = list[tuple[int, str]]
 #: Folders in which an append exports; they start so.
 STAGING = ".append-"
 
+#: Lists in an entry that name pictures which are not in the set, or are worse than wanted.
+LISTS = ("skipped", "below")
+
 
 class Edit:
     """A set that is being changed; nothing is before `commit`.
@@ -44,8 +46,8 @@ class Edit:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.index = root, read_index(root)
-        self.raw: dict[str, Any] = json.loads((root / INDEX).read_bytes())
+        self.root = root
+        _, self.raw, self.index = read_raw(root)
 
     @property
     def splits(self) -> dict[str, list[dict[str, Any]]]:
@@ -76,10 +78,21 @@ class Edit:
         publish(self.root, made)
 
     def commit(self) -> None:
-        """Make the change, then remove the tars that it leaves behind."""
+        """Make the change, then remove the tars that it leaves behind.
+
+        Raises:
+            OSError: if the index cannot be written; nothing was changed.
+            ValueError: if the change was made, but what it leaves behind cannot be removed.
+        """
         self.raw["edits"] = self.raw.get("edits", 0) + 1
         write_index(self.root, self.raw)
-        sweep(self.root, read_index(self.root))
+        try:
+            sweep(self.root, read_index(self.root))
+        except OSError as error:
+            raise ValueError(
+                f"the change was made, but '{error.filename}' could not be removed "
+                f"({error.strerror}): remove it"
+            ) from error
 
 
 @contextmanager
@@ -172,7 +185,8 @@ def delete(root: Path, keys: Iterable[str], progress: Progress = lambda count: N
     """Remove samples: no reader sees them again, and no tar holds their bits.
 
     Only the shards that hold them are rewritten. Their ``source_bytes`` become a share of what
-    they were, since sizes of single pictures are not kept.
+    they were, since sizes of single pictures are not kept. Keys of pictures that the export left
+    out go from the lists of the index that name them.
 
     Args:
         root: folder of the set.
@@ -180,7 +194,7 @@ def delete(root: Path, keys: Iterable[str], progress: Progress = lambda count: N
         progress: called with the number of samples just read.
 
     Returns:
-        How many samples are gone.
+        How many samples are gone; pictures that were only listed do not count.
 
     Raises:
         ValueError: if a key is not in the set, or a block in which one lies is damaged.
@@ -194,7 +208,9 @@ def delete(root: Path, keys: Iterable[str], progress: Progress = lambda count: N
                     hits[split, place] = first, blocks
                     for key in hit:
                         missing.pop(key, None)
-        _refuse_missing(root, list(missing))
+        rows = [row for entries in edit.splits.values() for one in entries for row in listed(one)]
+        named = unwanted.keys() & {row[0] for row in rows}
+        _refuse_missing(root, [key for key in missing if key not in named])
         gone = 0
         for (split, place), (first, blocks) in hits.items():
             reader = Reader(root, edit.index, split)
@@ -209,11 +225,16 @@ def delete(root: Path, keys: Iterable[str], progress: Progress = lambda count: N
         for split, entries in edit.splits.items():
             edit.splits[split] = [entry for entry in entries if entry["count"]]
             for entry in edit.splits[split]:  # keys stand there too
-                for name in ("skipped", "below"):
+                for name in LISTS:
                     entry[name] = [row for row in entry.get(name, []) if row[0] not in unwanted]
-        if gone:
+        if gone or named:
             edit.commit()
     return gone
+
+
+def listed(entry: dict[str, Any]) -> list[list[Any]]:
+    """Return what the lists of an entry name: key, and why or how bad it is."""
+    return [row for name in LISTS for row in entry.get(name, [])]
 
 
 def read_rows(reader: Reader, progress: Progress) -> Iterator[tuple[int, int, list[Rows]]]:

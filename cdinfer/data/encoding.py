@@ -20,7 +20,7 @@ from torch import Tensor
 from cdinfer.codecs import CAE
 from cdinfer.codecs.cae import Precision
 from cdinfer.codecs.guard import measure
-from cdinfer.data.images import as_tensor, read_image, resize_short_side
+from cdinfer.data.images import ImageError, as_tensor, read_image, resize_short_side
 from cdinfer.data.layout import Item, Source
 from cdinfer.data.roundtrip import check_shard, digest
 from cdinfer.data.writer import Encoded, Made, cut_blocks, pack_shard
@@ -197,7 +197,6 @@ def read_batches(
 
 def _fetch(work: Work, item: Item) -> tuple[NDArray[np.uint8], int]:
     """Return a picture as the networks get it, and the bytes of its file."""
-    name = str(work.root / item.key)
     try:
         data = work.source.fetch(item)
         picture = data if isinstance(data, np.ndarray) else read_image(data)
@@ -209,9 +208,8 @@ def _fetch(work: Work, item: Item) -> tuple[NDArray[np.uint8], int]:
             picture = resize_short_side(picture, work.plan.resize)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        reason = str(error).removeprefix(f"{name}: ").removeprefix("the picture: ")
-        raise ValueError(reason) from error
+    except ImageError as error:
+        raise ValueError(error.reason) from error
     return picture, size
 
 

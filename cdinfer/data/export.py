@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from cdinfer.codecs import CAE
+from cdinfer.codecs.base import check_device
 from cdinfer.codecs.stored import copy_codec, read_codec
 from cdinfer.data.encoding import Job, Work
 from cdinfer.data.encoding import Plan as Plan
@@ -60,41 +61,43 @@ def export(
 
     Raises:
         ValueError: if a picture cannot be read, or ``folder`` holds something else, or another
-            process writes there.
+            process writes there, or there is no such device.
     """
+    check_device(device)
     codec = read_codec(codec_folder)
     index = _new_index(pictures, codec, codec_folder, plan, device)
     jobs = [job for split, items in pictures.splits.items() for job in _cut(split, items, plan)]
     _resume(folder, index, jobs)  # where this set does not belong, not even a lock is written
     with locked(folder):
         done = _resume(folder, index, jobs)
+        kept = set(done)
         if not skip_unreadable:  # what was left out then is tried again, or named
-            done = {name: entry for name, entry in done.items() if not entry["skipped"]}
-        index["splits"] = _listed(pictures, jobs, done)
+            kept = {name for name in done if not done[name]["skipped"]}
         if not done:
-            write_index(folder, index)  # first of all, so that readers know what this will be
+            _enter(folder, index, jobs, done)  # first, so that readers know what this will be
             copy_codec(codec_folder, folder / "codec")
         for job in jobs:
-            if job.name in done:
+            if job.name in kept:
                 progress(job.split, len(job.items))
         work = Work(
             pictures.root, pictures.source, bool(pictures.classes), codec_folder, plan, device,
             skip_unreadable, verify,
         )  # fmt: skip
-        missing = [job for job in jobs if job.name not in done]
+        missing = [job for job in jobs if job.name not in kept]
         with closing(make_shards(work, codec, missing, workers, progress)) as shards:
             for shard in shards:
+                if done.pop(shard.entry["name"], None):  # only now: a set that trained still does
+                    _enter(folder, index, jobs, done)  # where what it left out still is unreadable
                 publish(folder, shard)
                 done[shard.entry["name"]] = shard.entry
-                index["splits"] = _listed(pictures, jobs, done)
-                write_index(folder, index)
+                _enter(folder, index, jobs, done)
         if not any(entry["count"] for entry in done.values()):
             raise ValueError(
-                f"none of the pictures in '{pictures.root}' can be read and kept: try without "
-                "--on-error skip and --drop"
+                f"none of the pictures in '{pictures.root}' can be read and kept: without "
+                "--on-error skip one that cannot be read is named; a set exported without --drop "
+                "keeps what is below its floor"
             )
-        index["complete"] = True
-        write_index(folder, index)
+        _enter(folder, index, jobs, done)
     return index
 
 
@@ -107,13 +110,15 @@ def _cut(split: str, items: list[Item], plan: Plan) -> list[Job]:
     ]
 
 
-def _listed(pictures: ImageSet, jobs: list[Job], done: dict[str, Entry]) -> dict[str, list[Entry]]:
-    """Return the entries of finished shards by split, in the order of the plan."""
-    splits: dict[str, list[Entry]] = {split: [] for split in pictures.splits}
+def _enter(folder: Path, index: dict[str, Any], jobs: list[Job], done: dict[str, Entry]) -> None:
+    """Write the index of the finished shards, in the order of the plan; complete if it is so."""
+    splits: dict[str, list[Entry]] = {split: [] for split in index["splits"]}
     for job in jobs:
         if job.name in done:
             splits[job.split].append(done[job.name])
-    return splits
+    full = len(done) == len(jobs) and any(entry["count"] for entry in done.values())
+    index |= {"splits": splits, "complete": full}
+    write_index(folder, index)
 
 
 def _new_index(
@@ -138,12 +143,12 @@ def _new_index(
         "encoder": {"device": device, "precision": plan.precision, "torch": torch.__version__},
         "floor": {"min_psnr": plan.min_psnr, "drop": plan.drop},
         "augmentations": AUGMENTATIONS,
-        "inputs": _fingerprint(pictures),
-        "splits": {},
+        "inputs": fingerprint(pictures),
+        "splits": {split: [] for split in pictures.splits},
     }
 
 
-def _fingerprint(pictures: ImageSet) -> str:
+def fingerprint(pictures: ImageSet) -> str:
     """Identify the list of inputs: a resumed export must go on with the same one."""
     lines = [f"{s}\t{i.key}\t{i.label}" for s, items in pictures.splits.items() for i in items]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

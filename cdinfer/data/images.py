@@ -43,6 +43,21 @@ IMAGE_SUFFIXES = frozenset(
     | {".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+
+class ImageError(ValueError):
+    """A file of which no picture can be made.
+
+    Args:
+        message: one line that starts with the name of the file.
+        reason: the same without the name.
+        pixels: of a picture that is larger than wanted; of others 0.
+    """
+
+    def __init__(self, message: str, reason: str = "", pixels: int = 0) -> None:
+        super().__init__(message)
+        self.reason, self.pixels = reason, pixels
+
+
 _pillow_lock = threading.Lock()
 _pillow_users = 0
 _pillow_undo = ExitStack()
@@ -58,7 +73,7 @@ def read_image(
         max_pixels: larger pictures are refused by their header, before any is decoded.
 
     Raises:
-        ValueError: if the file is missing, damaged, no picture, too large or holds
+        ImageError: if the file is missing, damaged, no picture, too large or holds
             pixels other than 8- or 16-bit ones.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -69,12 +84,13 @@ def read_image(
         except Exception as error:
             raise _unreadable(name, error) from None
         with image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(
-                    f"{name}: its header claims {image.width} x {image.height} pixels, expected "
-                    f"at most {max_pixels}; give --max-pixels {image.width * image.height} if "
-                    "you trust it"
+            area = image.width * image.height
+            if area > max_pixels:
+                reason = (
+                    f"its header claims {image.width} x {image.height} pixels, expected at most "
+                    f"{max_pixels}"
                 )
+                raise ImageError(f"{name}: {reason}", reason, area)
             try:
                 image.load()
                 pixels = np.asarray(_to_rgb(image))
@@ -208,17 +224,18 @@ def pillow() -> Iterator[None]:
                 _pillow_undo.close()
 
 
-def _unreadable(name: str, error: Exception) -> ValueError:
+def _unreadable(name: str, error: Exception) -> ImageError:
     """Return the one-line error for a file that Pillow could not make a picture of."""
     if isinstance(error, UnidentifiedImageError):
-        reason = "no picture in it"
+        cause = "no picture in it"
     else:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return ValueError(
-        f"{name}: cannot be read ({reason or type(error).__name__}); expected a whole "
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+    reason = (
+        f"cannot be read ({cause or type(error).__name__}); expected a whole "
         f"{', '.join(FORMATS)} file of 8- or 16-bit pixels; check the path, convert the "
         "picture to PNG or leave it out"
     )
+    return ImageError(f"{name}: {reason}", reason)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ files under new names (``train-00000-1``) and a new index, whose renaming is the
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,19 @@ from typing import Any, NamedTuple
 from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.data.blocks import LEAST
 from cdinfer.data.layout import INDEX
+from cdinfer.data.lists import SPLITS
 
 FORMAT = 1
 
 #: Largest index that is read, in bytes; enough for a thousand million pictures.
 MAX_INDEX = 2**27
 
+#: No size, place or count, and no sum of them in a split, reaches this: they are held as int64.
+LIMIT = 2**62
+
 #: Of a shard, or of its targets: split, number and, once it was changed, a number of the change.
-NAME = re.compile(r"(\w+)-(\d+)(?:-(\d+))?")
+#: Other tars in the folder of a set are not ours.
+NAME = re.compile(rf"({'|'.join(SPLITS)})-([0-9]{{5,}})(?:-([0-9]+))?")
 
 #: Augmentations of sets whose index does not say which.
 AUGMENTATIONS = ["crop"]
@@ -81,6 +87,24 @@ class Index(NamedTuple):
     splits: dict[str, Split]
     augmentations: list[str]
 
+    def shards(self, split: str, name: str) -> list[ShardEntry]:
+        """Return the shards of a split; ``name`` is that of the set, for errors.
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(f"'{name}' has no split {split}, only {', '.join(self.splits)}")
+        return self.splits[split].shards
+
+
+class RawIndex(NamedTuple):
+    """One reading of ``index.json``: its bytes, all that they say, what a reader needs of it."""
+
+    text: bytes
+    raw: dict[str, Any]
+    checked: Index
+
 
 def read_index(root: Path) -> Index:
     """Read and check ``index.json``.
@@ -88,16 +112,26 @@ def read_index(root: Path) -> Index:
     Raises:
         ValueError: if it is missing, damaged, not finished or of the one-sample layout.
     """
+    return read_raw(root).checked
+
+
+def read_raw(root: Path) -> RawIndex:
+    """Read ``index.json`` once, for those who change or compare it, and check it.
+
+    Raises:
+        ValueError: as :func:`read_index`.
+    """
     path = root / INDEX
     try:
-        if path.stat().st_size > MAX_INDEX:
-            raise ValueError(f"larger than {MAX_INDEX} bytes")
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_INDEX:
+                raise ValueError(f"larger than {MAX_INDEX} bytes")
+            text = file.read(MAX_INDEX)
     except FileNotFoundError:
         raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"damaged {path}: {reason(error)}; export the set again") from error
-    return parse_index(text, str(root))
+    return RawIndex(text, *_parse(text, str(root)))
 
 
 def parse_index(text: bytes, root: str) -> Index:
@@ -106,6 +140,20 @@ def parse_index(text: bytes, root: str) -> Index:
     Raises:
         ValueError: as :func:`read_index`.
     """
+    return _parse(text, root)[1]
+
+
+def write_index(root: Path, raw: dict[str, Any]) -> None:
+    """Write ``index.json``, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written; the one before stays.
+    """
+    text = json.dumps(raw, separators=(",", ":"))
+    write_atomically(root / INDEX, f"{text}\n".encode())
+
+
+def _parse(text: bytes, root: str) -> tuple[dict[str, Any], Index]:
     try:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
@@ -119,6 +167,8 @@ def parse_index(text: bytes, root: str) -> Index:
             {str(name): _read_split(entries) for name, entries in raw["splits"].items()},
             [str(name) for name in raw.get("augmentations", AUGMENTATIONS)],
         )
+        if not 0 < index.stride < LIMIT:
+            raise ValueError(f"expected a stride of at least 1, got {index.stride}")
         complete, block = bool(raw["complete"]), int(raw["block"])
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
             ValueError) as error:  # fmt: skip
@@ -131,17 +181,7 @@ def parse_index(text: bytes, root: str) -> Index:
         raise ValueError(
             f"'{root}' was exported with --block 1, for other readers: export it without that"
         )
-    return index
-
-
-def write_index(root: Path, raw: dict[str, Any]) -> None:
-    """Write ``index.json``, whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written; the one before stays.
-    """
-    text = json.dumps(raw, separators=(",", ":"))
-    write_atomically(root / INDEX, f"{text}\n".encode())
+    return raw, index
 
 
 def _side(value: object) -> int | None:
@@ -168,12 +208,26 @@ def _read_split(entries: list[dict[str, Any]]) -> Split:
         if (
             len(shard.blocks) != len(shard.targets)
             or any(min(place) < 0 or sum(place[:2]) > place[2] for place in places)
-            or any(min(entry) < 0 for entry in shard.blocks)
+            or any(min(entry) < 0 or max(entry) >= LIMIT for entry in shard.blocks)
             or any(not 0 < e.samples * LEAST <= e.length for e in shard.blocks)
         ):
             raise ValueError(f"the blocks of {shard.name} cannot be where it says")
+        _check_rest(raw)
         shards.append(shard)
-    return Split(sum(entry.samples for shard in shards for entry in shard.blocks), shards)
+    samples = sum(entry.samples for shard in shards for entry in shard.blocks)
+    if max(samples, sum(size for shard in shards for size in shard.sizes)) >= LIMIT:
+        raise ValueError("its shards are larger than any disk")
+    return Split(samples, shards)
+
+
+def _check_rest(raw: dict[str, Any]) -> None:
+    """Check what only ``cdinfer shards`` reads of a shard's entry."""
+    if not isinstance(raw["count"], int):
+        raise TypeError(f"expected a number of samples, got {raw['count']!r}")
+    bytes.fromhex(raw["sha256"] + raw.get("targets_sha256", ""))
+    for row in [*raw.get("skipped", []), *raw.get("below", [])]:
+        if not isinstance(row, list) or not row or not isinstance(row[0], str):
+            raise TypeError(f"expected a key and why it is not there, got {row!r}")
 
 
 def reason(error: Exception) -> str:

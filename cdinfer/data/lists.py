@@ -10,6 +10,7 @@ A list names a picture a line, none twice, and none outside its folder.
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -70,9 +71,9 @@ def _read(root: Path, lists: dict[str, str], place: Callable[[str], Path] = Path
     if not files["train"].is_file():
         raise ValueError(f"no {files['train']}: {_hint(files['train'].parent)}")
     paths = {split: _read_list(root, f, place) for split, f in files.items() if f.is_file()}
-    for split in ("val", "test"):
-        if both := set(paths["train"]) & set(paths.get(split, [])):
-            raise ValueError(f"{files['train']} and {files[split]} both name '{min(both)}'")
+    for one, other in combinations(paths, 2):
+        if both := set(paths[one]) & set(paths[other]):
+            raise ValueError(f"{files[one]} and {files[other]} both name '{min(both)}'")
     return paths
 
 

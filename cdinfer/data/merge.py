@@ -8,18 +8,22 @@ Shards that come get new numbers. ``edit.py`` says how a set changes at once.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, NamedTuple
+
+import torch
 
 from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.codecs.stored import copy_codec
 from cdinfer.data.edit import STAGING, Edit, Progress, Rows, editing, read_rows
 from cdinfer.data.encoding import Plan
-from cdinfer.data.export import export
-from cdinfer.data.index import NAME, Index, read_index
-from cdinfer.data.layout import INDEX, ImageSet
+from cdinfer.data.export import export, fingerprint
+from cdinfer.data.index import AUGMENTATIONS, NAME, Index, read_index, read_raw, write_index
+from cdinfer.data.layout import ImageSet
 from cdinfer.data.lock import LOCK, locked
 from cdinfer.data.reader import REMEDY, Reader
 from cdinfer.data.targets import pack_targets, targets_name
@@ -44,7 +48,7 @@ def append(
 ) -> dict[str, Any]:
     """Export ``pictures`` into new shards of a set, as the others were exported.
 
-    The same append goes on where it was interrupted.
+    The same append goes on where it was interrupted; another one starts anew.
 
     Args:
         root: folder of the set.
@@ -61,8 +65,9 @@ def append(
         ValueError: if a key is in the set already, a class is not, or a picture cannot be read.
     """
     items = [item for split in pictures.splits.values() for item in split]
-    digest = hashlib.sha256(repr((pictures.splits, pictures.classes)).encode("utf-8", "replace"))
-    name = f"{STAGING}{digest.hexdigest()[:16]}"
+    # What an export goes on with; codec and plan are those of the set.
+    same = json.dumps([fingerprint(pictures), pictures.classes, device, torch.__version__])
+    name = f"{STAGING}{hashlib.sha256(same.encode()).hexdigest()[:16]}"
     with editing(root, keep=name) as edit:
         _refuse_known(_keys(root, edit.index), (item.key for item in items), pictures.root)
         _unite(edit, pictures.classes, str(pictures.root), new_classes)
@@ -73,7 +78,7 @@ def append(
             raw["encoder"]["precision"], floor["min_psnr"], floor["drop"],
         )  # fmt: skip
         index = export(pictures, folder, root / "codec", plan, device, skip_unreadable, progress)
-        _add(edit, Other(folder, index, read_index(folder)), lambda count: None)
+        _add(edit, _read(folder), lambda count: None)
         edit.commit()
     return index
 
@@ -101,35 +106,45 @@ def merge(
     Raises:
         ValueError: if sets have other streams or preprocessing, or a key in common.
     """
-    found = [
-        Other(other, json.loads((other / INDEX).read_bytes()), index)
-        for other in others
-        for index in [read_index(other)]
-    ]
+    found = [_read(other) for other in others]
     if target is None:
         with editing(root) as edit:
-            count = _merge(edit, found, progress)
+            _check(edit, found)
+            count = sum(_add(edit, other, progress) for other in found)
             edit.commit()
         return count
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"'{target}' exists: give -o a new folder")
-    _check(Edit(root), found)
-    partial = target.with_name(f".{target.name}.partial")
-    with locked(partial):
-        for path in partial.iterdir():
-            if path.name != LOCK:
-                rmtree(path) if path.is_dir() else path.unlink()
-        _copy(root, partial)
-        edit = Edit(partial)
-        count = _merge(edit, found, progress)
-        edit.commit()
-        partial.replace(target)
+    read_index(root)  # where there is none, not even a lock is written
+    with locked(root) if os.access(root, os.W_OK) else nullcontext():  # no one writes elsewhere
+        source = Edit(root)
+        _check(source, found)
+        with _new_folder(target) as partial:
+            _copy(source, partial)
+            edit = Edit(partial)
+            count = sum(_add(edit, other, progress) for other in found)
+            edit.commit()
     return count
 
 
-def _merge(edit: Edit, others: Sequence[Other], progress: Progress) -> int:
-    _check(edit, others)
-    return sum(_add(edit, other, progress) for other in others)
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a hidden folder that becomes ``target``, or goes if that fails."""
+    partial = target.with_name(f".{target.name}.partial")
+    with locked(partial):
+        for path in partial.iterdir():  # of one that was killed
+            if path.name != LOCK:
+                rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            yield partial
+            partial.replace(target)
+        except BaseException:
+            rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _read(root: Path) -> Other:
+    return Other(root, *read_raw(root)[1:])
 
 
 def _check(edit: Edit, others: Sequence[Other]) -> None:
@@ -164,8 +179,8 @@ def _add(edit: Edit, other: Other, progress: Progress) -> int:
     _unite(edit, other.checked.classes, str(other.root), True)
     numbers = {name: number for number, name in enumerate(edit.raw["classes"])}
     label = [numbers[name] for name in other.checked.classes]
-    mine = edit.index.augmentations
-    edit.raw["augmentations"] = [one for one in mine if one in other.checked.augmentations]
+    proven = edit.raw.get("augmentations", AUGMENTATIONS)
+    edit.raw["augmentations"] = [one for one in proven if one in other.checked.augmentations]
     count = 0
     for split, entries in other.raw["splits"].items():
         own = edit.splits.setdefault(split, [])
@@ -249,13 +264,11 @@ def _whole(path: Path, digest: str) -> bytes:
     return data
 
 
-def _copy(root: Path, target: Path) -> None:
+def _copy(source: Edit, target: Path) -> None:
     """Copy a set, and nothing else of its folder; ``index.json`` comes last."""
-    raw = (root / INDEX).read_bytes()
-    copy_codec(root / "codec", target / "codec")
-    for split, entries in json.loads(raw)["splits"].items():
-        shards = read_index(root).splits[split].shards
-        for shard, entry in zip(shards, entries, strict=True):
+    copy_codec(source.root / "codec", target / "codec")
+    for split, entries in source.splits.items():
+        for shard, entry in zip(source.index.splits[split].shards, entries, strict=True):
             for name, digest in zip(shard.tars, ("sha256", "targets_sha256"), strict=True):
-                write_atomically(target / name, _whole(root / name, entry[digest]))
-    write_atomically(target / INDEX, raw)
+                write_atomically(target / name, _whole(source.root / name, entry[digest]))
+    write_index(target, source.raw)

@@ -200,10 +200,10 @@ class DataModule(LightningDataModule):
 
     def _length(self, split: str) -> int:
         if not self.lengths.get(split):
-            raise ValueError(
-                f"'{self.root}' has no {split} pictures: add a folder {split}/ or a list "
-                f"splits/{split}.txt"
-            )
+            remedy = f"add a folder {split}/ or a list splits/{split}.txt"
+            if self.sharded:
+                remedy = f"export it from pictures that have a split {split}"
+            raise ValueError(f"'{self.root}' has no {split} pictures: {remedy}")
         return self.lengths[split]
 
     def _stream(self, url: str, split: str, batch_size: int) -> Loader:

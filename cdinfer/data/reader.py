@@ -6,12 +6,15 @@ Tars are memory-mapped; nothing is copied but what is asked for.
 """
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdinfer.codecs.cae import CAE
+from cdinfer.codecs.stored import read_codec
 from cdinfer.data.blocks import Block
 from cdinfer.data.index import BlockEntry, Index, ShardEntry
 from cdinfer.data.targets import read_targets
@@ -32,6 +35,27 @@ class Damage(ValueError):  # noqa: N818  (what it is about, more than that it fa
         self.samples = samples
 
 
+def check_lengths(root: Path, shard: ShardEntry) -> Iterator[str]:
+    """Say which tars of a shard are missing or not as long as the index says."""
+    for name, expected in zip(shard.tars, shard.sizes, strict=True):
+        path = root / name
+        size = path.stat().st_size if path.is_file() else "no file"
+        if size != expected:
+            yield f"{name}: expected {expected} bytes, got {size}"
+
+
+def read_set_codec(folder: Path, index: Index, name: str) -> CAE:
+    """Read the codec of a set from its folder; ``name`` is that of the set, for errors.
+
+    Raises:
+        ValueError: if it is damaged or not that of the index.
+    """
+    codec = read_codec(folder)
+    if (codec.stream, codec.stride) != (index.stream, index.stride):
+        raise ValueError(f"the codec in '{name}' is not the one of its index; export the set again")
+    return codec
+
+
 class Reader:
     """Blocks and targets of one split.
 
@@ -48,11 +72,9 @@ class Reader:
     """
 
     def __init__(self, root: Path, index: Index, split: str) -> None:
-        if split not in index.splits:
-            raise ValueError(f"'{root}' has no split {split}, only {', '.join(index.splits)}")
+        self.shards = index.shards(split, str(root))
         self.root, self.split, self.stride = root, split, index.stride
         self.num_classes = len(index.classes)
-        self.shards = index.splits[split].shards
         self.entries: list[tuple[ShardEntry, int, BlockEntry]] = [
             (shard, number, entry)
             for shard in self.shards
@@ -86,14 +108,8 @@ class Reader:
             ValueError: naming the first.
         """
         for shard in self.shards:
-            for name, expected in zip(shard.tars, shard.sizes, strict=True):
-                path = self.root / name
-                size = path.stat().st_size if path.is_file() else None
-                if size != expected:
-                    raise ValueError(
-                        f"damaged {path}: expected {expected} bytes, got {size or 'no file'}; "
-                        + REMEDY
-                    )
+            for fault in check_lengths(self.root, shard):
+                raise ValueError(f"damaged {self.root}/{fault}; {REMEDY}")
 
     def block(self, number: int) -> Block:
         """Return a block.
@@ -106,8 +122,7 @@ class Reader:
             data = self._map(shard.tars[0])[entry.offset : entry.offset + entry.length]
             try:
                 block = Block(data, self.name(number))
-                shapes = -(-block.sizes.astype(np.int64) // self.stride)
-                if len(block) != entry.samples or (shapes != entry[-2:]).any():
+                if not block.fits(entry.samples, entry[-2:], self.stride):
                     raise ValueError(
                         f"damaged block {block.name}: it does not fit its index; {REMEDY}"
                     )

@@ -81,10 +81,8 @@ class RemoteShards:
         on_damage: Callable[[Damage], None],
         delays: tuple[float, ...] = DELAYS,
     ) -> None:
-        if split not in index.splits:
-            raise ValueError(f"'{shown(url)}' has no split {split}, only {', '.join(index.splits)}")
+        self.shards = index.shards(split, shown(url))
         self.url, self.on_damage, self.delays = url, on_damage, delays
-        self.shards = index.splits[split].shards
         self.stride, self.num_classes = index.stride, len(index.classes)
         self.counts = [sum(entry.samples for entry in shard.blocks) for shard in self.shards]
         self._firsts = np.cumsum([0, *self.counts]).tolist()
@@ -140,8 +138,7 @@ class RemoteShards:
         urls = [shown(locate(self.url, name)) for name in shard.tars]
         where = f"{number} at byte {entry.offset} of {urls[0]}"
         block = Block(memoryview(data), where)
-        shapes = -(-block.sizes.astype(np.int64) // self.stride)
-        if len(block) != entry.samples or (shapes != entry[-2:]).any():
+        if not block.fits(entry.samples, entry[-2:], self.stride):
             raise ValueError(f"damaged block {where}: it does not fit its index; start again")
         try:
             rows = read_targets(targets, entry.samples, self.num_classes)

@@ -21,11 +21,10 @@ from torch.utils.data import Dataset
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.stored import read_codec
 from cdinfer.data.batches import Batcher, Ints
 from cdinfer.data.draws import Draw, random_offsets
 from cdinfer.data.index import read_index
-from cdinfer.data.reader import Damage, Reader
+from cdinfer.data.reader import Damage, Reader, read_set_codec
 
 
 class ShardDataset(Dataset[dict[str, Any]]):
@@ -66,9 +65,7 @@ class ShardDataset(Dataset[dict[str, Any]]):
         self.reader = Reader(root, index, split)
         self.root, self.classes, self.on_error = root, index.classes, on_error
         self.damaged: dict[int, str] = {}
-        codec = read_codec(root / "codec")
-        if (codec.stream, codec.stride) != (index.stream, index.stride):
-            raise ValueError(f"the codec in '{root}' is not the one of its index; export again")
+        codec = read_set_codec(root / "codec", index, str(root))
         self.reader.check_files()
         self._labels = np.zeros(len(self.reader), np.int64)
         self._labelled = np.zeros(len(self.reader.entries), np.bool_)

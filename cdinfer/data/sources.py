@@ -15,7 +15,7 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdinfer.data.layout import Folder, ImageSet, Item, complete, find_pictures, suggest
+from cdinfer.data.layout import Folder, ImageSet, Item, complete, find_pictures, is_shards, suggest
 from cdinfer.data.lists import SPLITS, check_paths
 
 #: What stands in front of a data set of torchvision.
@@ -39,6 +39,10 @@ def find_source(text: str, splits: str | None = None, download: bool = False) ->
     if download and not named:
         raise ValueError("--download fetches data sets of torchvision: give torchvision:NAME:ROOT")
     path = Path(text)
+    if is_shards(path):
+        raise ValueError(
+            f"'{text}' is a set of shards already: give pictures, or cdinfer shards merge"
+        )
     suffix = path.suffix.lower().rstrip("}")
     if not named and (path.is_dir() or suffix not in (".csv", ".tar")):
         return find_pictures(path, splits)

@@ -35,12 +35,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.bitstream.remote import DELAYS, shown
-from cdinfer.codecs.stored import read_codec
 from cdinfer.codecs.zoo import fetch_codec
 from cdinfer.data.batches import Batcher
 from cdinfer.data.deal import Share, pieces, shuffled, train_span, whole_span
 from cdinfer.data.index import Index
-from cdinfer.data.reader import Damage
+from cdinfer.data.reader import Damage, read_set_codec
 from cdinfer.data.remote_shards import RemoteShards, Sample, fetch_index
 
 #: Most bytes of compressed samples in the buffer.
@@ -97,9 +96,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         self.name, self.split, self.batch_size, self.train = name, split, batch_size, train
         self.seed, self.rank, self.world, self.on_error = seed, rank, world, on_error
         self.epoch = self._skip = 0
-        codec = read_codec(fetch_codec(url, delays))
-        if (codec.stream, codec.stride) != (index.stream, index.stride):
-            raise ValueError(f"the codec in '{name}' is not the one of its index; export again")
+        codec = read_set_codec(fetch_codec(url, delays), index, name)
         entries = [entry for shard in self.source.shards for entry in shard.blocks]
         self.samples = sum(entry.samples for entry in entries)
         self.batcher = Batcher(name, codec, crop, crop_latents, seed)

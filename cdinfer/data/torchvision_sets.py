@@ -68,7 +68,8 @@ def read_torchvision(text: str, download: bool) -> ImageSet:
     root = Path(folder)
     sets = {}
     for split, arguments in _arguments(kind, given).items():
-        if found := _open(kind, root, arguments, download, required=split == "train"):
+        found = _open(kind, root, arguments, download, required=split == "train")
+        if found is not None:
             sets[split] = found
     listed = {split: _list(kind.__name__, found) for split, found in sets.items()}
     items: dict[str, list[Item]] = {}
@@ -162,7 +163,12 @@ def _open(
 
 def _list(name: str, data: Any) -> tuple[list[Path] | None, list[int] | None]:  # noqa: ANN401
     """Return files and classes of a data set; ``None`` for what it does not tell."""
-    count = len(data)
+    try:
+        count = len(data)
+    except Exception as error:  # of its base class, or of one that reads no folder
+        raise ValueError(
+            f"torchvision's {name} finds no pictures in a folder: give a data set such as EuroSAT"
+        ) from error
     files: list[Path] | None = None
     labels: Sequence[Any] | None = None
     for attribute in FILES:

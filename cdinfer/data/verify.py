@@ -4,19 +4,17 @@ index, codec --> tars (length, sha256, no bytes beside the blocks) --> targets -
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.cae import CAE
-from cdinfer.codecs.stored import read_codec
 from cdinfer.data.blocks import Block
-from cdinfer.data.edit import leftovers
-from cdinfer.data.index import ShardEntry, read_index
+from cdinfer.data.edit import leftovers, listed
+from cdinfer.data.index import ShardEntry, read_raw
 from cdinfer.data.layout import INDEX
-from cdinfer.data.reader import Damage, Reader
+from cdinfer.data.reader import Damage, Reader, check_lengths, read_set_codec
 from cdinfer.data.roundtrip import SYMBOLS
 
 #: Bytes of a record of a tar.
@@ -62,45 +60,34 @@ def verify(
     Raises:
         ValueError: if there is no set, or it was changed meanwhile.
     """
-    text = (root / INDEX).read_bytes() if (root / INDEX).is_file() else b""
     try:
-        index = read_index(root)
-        codec = read_codec(root / "codec")
-        if (codec.stream, codec.stride) != (index.stream, index.stride):
-            raise ValueError("the codec is not the one of its index; export the set again")
+        text, raw, index = read_raw(root)
+        codec = read_set_codec(root / "codec", index, str(root))
     except ValueError as error:
-        if not text:
+        if not (root / INDEX).is_file():
             raise
         return Report(0, 0, 0, [], [Fault(None, None, None, str(error))])
-    raw, seen = json.loads(text), dict[str, str]()
+    seen = dict[str, str]()
     faults: list[Fault] = []
     for split, entries in raw["splits"].items():
         reader, first = Reader(root, index, split), 0
         for shard, entry in zip(reader.shards, entries, strict=True):
             numbers = range(first, first + len(shard.blocks))
             first = numbers.stop
-            lengths = list(_check_lengths(root, shard))
-            faults += lengths
+            lengths = list(check_lengths(root, shard))
+            faults += [Fault(shard.name, None, None, fault) for fault in lengths]
             if not lengths:
                 faults += _check_sums(root, shard, entry)
                 faults += _check_blocks(codec, reader, numbers, seen, progress)
     left = [path.name for path in leftovers(root, index)]
     faults += _check_absent(raw, absent, seen, left)
-    if (root / INDEX).read_bytes() != text:
-        raise ValueError(f"'{root}' was changed while it was verified: verify it again")
+    with (root / INDEX).open("rb") as file:
+        if file.read(len(text) + 1) != text:
+            raise ValueError(f"'{root}' was changed while it was verified: verify it again")
     splits = index.splits.values()
     shards = [shard for split in splits for shard in split.shards]
     counts = sum(len(shard.blocks) for shard in shards), sum(split.samples for split in splits)
     return Report(len(shards), *counts, left, faults)
-
-
-def _check_lengths(root: Path, shard: ShardEntry) -> Iterator[Fault]:
-    for name, expected in zip(shard.tars, shard.sizes, strict=True):
-        path = root / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected:
-            fault = f"{name}: expected {expected} bytes, got {'no file' if size is None else size}"
-            yield Fault(shard.name, None, None, fault)
 
 
 def _check_sums(root: Path, shard: ShardEntry, entry: dict[str, Any]) -> Iterator[Fault]:
@@ -175,16 +162,13 @@ def _check_absent(
 ) -> Iterator[Fault]:
     """Look for keys that must not be there, in targets and in what the index lists."""
     entries = [entry for entries in raw["splits"].values() for entry in entries]
-    listed = {
-        row[0]: entry["name"]
-        for entry in entries
-        for row in [*entry.get("skipped", []), *entry.get("below", [])]
-    }
+    named = {row[0]: entry["name"] for entry in entries for row in listed(entry)}
     for key in absent:
         if key in seen:
             yield Fault(seen[key], None, key, "still in the set; cdinfer shards delete removes it")
-        elif key in listed:
-            yield Fault(listed[key], None, key, "still named in index.json")
+        elif key in named:
+            fault = "still named in index.json; cdinfer shards delete removes it"
+            yield Fault(named[key], None, key, fault)
     if absent:
         for name in left:
             fault = f"{name} was left by an interrupted change; the next change removes it"

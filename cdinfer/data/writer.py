@@ -107,13 +107,6 @@ def cut_blocks(encoded: list[Encoded], size: int) -> list[list[Encoded]]:
     ]
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> tuple[list[list[int]], int, str]:
-    """Write a reproducible tar; return offset and length of its members, size and sha256."""
-    content, offsets = pack_tar(members)
-    write_atomically(path, content)
-    return offsets, len(content), hashlib.sha256(content).hexdigest()
-
-
 def pack_tar(members: dict[str, bytes]) -> tuple[bytes, list[list[int]]]:
     """Return a reproducible tar, and offset and length of its members."""
     buffer = io.BytesIO()

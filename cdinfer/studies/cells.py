@@ -110,7 +110,7 @@ def run(
         waiting = {cell.name for cell in left}
         ready = [cell for cell in left if not waiting.intersection(cell.needs)]
         if not ready:
-            raise ValueError(f"cells that need each other: {', '.join(waiting)}")
+            raise ValueError(f"cells that need each other: {', '.join(sorted(waiting))}")
         done = [cell for cell in ready if _try(cell, folder, say)]
         if not done:
             time.sleep(PATIENCE)  # others work on all that could be done

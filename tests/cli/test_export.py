@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import webdataset
 
 from cdinfer.__main__ import main
@@ -123,7 +124,7 @@ def test_one_sample_a_key_is_for_stock_webdataset(
     [
         (["phots", "out"], r"no folder 'phots'; did you mean 'photos'\?"),
         (["empty", "out"], r"no training pictures in 'empty': expected files ending in .*\.png"),
-        (["shards", "out"], r"'shards' is a set of shards already: give a folder of pictures"),
+        (["shards", "out"], r"'shards' is a set of shards already: give pictures, or cdinfer"),
         (["photos", "shards"], r"'shards' holds another export \(its \w+ differs\): choose"),
         (["photos", "photos"], r"'photos' is not empty \(it holds left\): choose another DST"),
         (["photos", "file"], r"cannot write file: File exists; make room or choose another DST"),
@@ -136,6 +137,7 @@ def test_one_sample_a_key_is_for_stock_webdataset(
         (["photos", "out", "--per-shard", "-1"], r"expected --per-shard of at least 1, got -1"),
         (["photos", "out", "--resize", "0"], r"expected --resize of at least 1, got 0"),
         (["photos", "out", "--workers", "0"], r"expected --workers of at least 1, got 0"),
+        (["photos", "out", "--device", "cuda"], r"no CUDA device on this machine: give --device"),
         (["photos", "out", "--download"], r"--download fetches data sets of torchvision: give"),
         (["torchvision:EuroSAT:photos", "out"], r"cannot read EuroSAT in 'photos': it is not the"),
         (["photos/list.csv", "out"], r"cannot read photos/list\.csv: No such file or directory"),
@@ -152,6 +154,7 @@ def test_a_mistake_is_one_line_with_a_remedy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(photos.parent)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     shutil.copytree(whole, "shards")
     Path("empty").mkdir()
     Path("file").touch()

@@ -214,16 +214,41 @@ def test_what_is_no_checkpoint_of_this_training_is_refused(
     labelled: Path, codec_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = codec_run / "checkpoints" / "last.ckpt"
-    hostile, cut = tmp_path / "hostile.ckpt", tmp_path / "cut.ckpt"
-    torch.save({"state_dict": Hostile(f"touch {tmp_path}/hacked")}, hostile)
-    cut.write_bytes(last.read_bytes()[:-1000])
-    for path, options in [
-        (hostile, []), (cut, []), (last, ["--model.codec.bpp", "0.0983"]),
-    ]:  # fmt: skip
-        args = fit_codec(labelled, tmp_path, "--ckpt_path", str(path), *options)
+    whole = load(last)
+    parts = {name: part for name, part in whole.items() if name != "optimizer_states"}
+    for name, content in {
+        "hostile": {"state_dict": Hostile(f"touch {tmp_path}/hacked")},
+        "tensor": torch.zeros(3),
+        "weights": whole["state_dict"],
+        "no_weights": {"pytorch-lightning_version": "2.6.6"},
+        "no_optimizer": parts,
+    }.items():
+        torch.save(content, tmp_path / f"{name}.ckpt")
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    (tmp_path / "cut.ckpt").write_bytes(last.read_bytes()[:-1000])
+    (tmp_path / "config.yaml").write_text(f"ckpt_path: {tmp_path / 'empty.ckpt'}\n")
+    options = [["--ckpt_path", str(path)] for path in sorted(tmp_path.glob("*.ckpt"))]
+    options += [[f"--ckpt_path={tmp_path / 'tensor.ckpt'}"]]
+    options += [["--config", str(tmp_path / "config.yaml")]]
+    options += [["--ckpt_path", str(last), "--model.codec.bpp", "0.0983"]]
+    assert len(options) == 11
+    for option in options:
         capsys.readouterr()
-        assert main(args) == 2
+        assert main(fit_codec(labelled, tmp_path, *option)) == 2
         err = capsys.readouterr().err
         assert err.splitlines()[-1].startswith("cdinfer fit: this checkpoint cannot be used here")
         assert "Traceback" not in err
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_a_description_that_cannot_be_written_leaves_the_one_before(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "codec" / "version_7"
+    (folder / ".run.json.partial").mkdir(parents=True)  # in the way
+    (folder / "run.json").write_text("before")
+    args = fit_codec(labelled, tmp_path, "--trainer.logger.version", "7")
+    assert "run.json" in refusal(capsys, args)
+    assert (folder / "run.json").read_text() == "before"

@@ -154,6 +154,29 @@ def test_checkpoints_come_by_the_clock_and_at_the_end(labelled: Path, tmp_path: 
     assert rarely == {"last", "6"}
 
 
+class Unseen(SaveLast):
+    """A process on another machine than the first, which does not see what that one wrote."""
+
+    def __init__(self) -> None:
+        super().__init__(minutes=0)
+        self.steps: list[int] = []
+
+    def _save(self, trainer: Trainer) -> None:
+        super()._save(trainer)
+        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if path.exists():
+            self.steps.append(trainer.global_step)
+            path.unlink()
+
+
+def test_all_processes_save_together_whatever_each_sees_on_its_disk(
+    labelled: Path, tmp_path: Path
+) -> None:
+    saver = Unseen()
+    fit(labelled, tmp_path, saver, max_epochs=2)
+    assert saver.steps == [1, 2, 3, 4, 5, 6]  # the end asks once more, which is no save
+
+
 def test_a_checkpoint_knows_which_epoch_was_the_best(labelled: Path, tmp_path: Path) -> None:
     seed_everything(0, verbose=False)
     best = ModelCheckpoint(tmp_path, "best", monitor="epoch", mode="max")
@@ -164,7 +187,9 @@ def test_a_checkpoint_knows_which_epoch_was_the_best(labelled: Path, tmp_path: P
     trainer.fit(Steered(), datamodule=DataModule(str(labelled), batch_size=5, crop=16))
     (state,) = (
         state
-        for name, state in torch.load(tmp_path / "last.ckpt")["callbacks"].items()
+        for name, state in torch.load(tmp_path / "last.ckpt", weights_only=True)[
+            "callbacks"
+        ].items()
         if name.startswith("ModelCheckpoint")
     )
     assert state["best_model_score"] == 1

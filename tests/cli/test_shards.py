@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from cdinfer.__main__ import main
 from cdinfer.data.index import read_index
@@ -105,7 +106,7 @@ def test_append_and_merge(
 ) -> None:
     assert main(["shards", "append", str(copy), str(more), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "set": str(copy), "appended": 8, "skipped": 0,
+        "set": str(copy), "appended": 8, "skipped": 0, "dropped": 0,
     }  # fmt: skip
     added = set(keys(copy)) - set(keys(shards))
     assert added == {str(path.relative_to(more)) for path in more.rglob("*.png")}
@@ -128,12 +129,80 @@ def test_pictures_that_cannot_be_read_are_named(
     assert err.startswith(f"cdinfer shards: left out {bad}: ")
 
 
+@pytest.mark.parametrize(("drop", "verb"), [([], "kept"), (["--drop"], "left out")])
+def test_pictures_below_the_floor_of_the_set_are_named(
+    drop: list[str], verb: str, labelled: Path, more: Path, tiny_codec: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    flags = ["--codec", str(tiny_codec), "--json", "--min-psnr"]
+    assert main(["export", str(more), str(tmp_path / "all"), *flags, "99"]) == 0
+    below = json.loads(capsys.readouterr().out)["below_floor"]
+    ranked = sorted((psnr, key) for key, psnr in below)
+    floor = f"{(ranked[2][0] + ranked[3][0]) / 2:.4f}"
+    root = tmp_path / "set"
+    assert main(["export", str(labelled), str(root), *flags, floor, *drop]) == 0
+    capsys.readouterr()
+    assert main(["shards", "append", str(root), str(more), "--json"]) == 0
+    out, err = capsys.readouterr()
+    count = 3 if drop else 0
+    row = {"set": str(root), "appended": 8 - count, "skipped": 0, "dropped": count}
+    assert json.loads(out) == row
+    assert sorted(err.splitlines()) == sorted(
+        f"cdinfer shards: {verb} {more / key}: {psnr:.2f} dB, below {float(floor):g}"
+        for psnr, key in ranked[:3]
+    )
+    gone = {key for _, key in ranked[:3]} - set(keys(root))
+    assert len(gone) == count
+
+
+def test_a_set_that_drops_all_that_comes_is_told_so(
+    copy: Path, more: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = json.loads((copy / "index.json").read_text())
+    index["floor"] = {"min_psnr": 99.0, "drop": True}
+    (copy / "index.json").write_text(json.dumps(index))
+    assert main(["shards", "append", str(copy), str(more)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("; a set exported without --drop keeps what is below its floor")
+
+
+def test_what_append_cannot_do_is_one_line(
+    copy: Path, shards: Path, more: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["shards", "append", str(copy), str(more), "--json", "--device", "cuda"]) == 2
+    line = "cdinfer shards: no CUDA device on this machine: give --device cpu\n"
+    assert capsys.readouterr().err == line
+    assert main(["shards", "append", str(copy), str(shards)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"cdinfer shards: '{shards}' is a set of shards already: give pictures")
+    assert sorted(keys(copy)) == sorted(keys(shards))
+
+
+def test_keys_may_hold_what_ends_a_line_elsewhere(copy: Path, more: Path, tmp_path: Path) -> None:
+    odd = [f"bark/a{mark}b.png" for mark in ("\u2028", "\x85", "\x0b", "\x1c", ",")]
+    for key in odd:
+        shutil.copy(next(more.rglob("*.png")), more / key)
+    assert main(["shards", "append", str(copy), str(more)]) == 0
+    lines = "".join(f'"{key}",leaf\r\n\n' for key in odd)
+    (tmp_path / "list.csv").write_bytes(f"\ufeff\n\r\nkey,class\n{lines}".encode())
+    assert main(["shards", "relabel", str(copy), str(tmp_path / "list.csv")]) == 0
+    assert {rows(copy)[key] for key in odd} == {"leaf"}
+    (tmp_path / "list.txt").write_bytes("\r\n\n".join(odd).encode())
+    assert main(["shards", "delete", str(copy), "--list", str(tmp_path / "list.txt")]) == 0
+    assert not set(odd) & set(keys(copy))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"is empty: expected lines key,class"),
         ("a.png,b,c\n", r"line 1: expected key,class, got 'a\.png,b,c'"),
         ("a.png,\n", r"line 1: expected key,class"),
+        ("\n\nkey,class\n\na.png\n", r"line 5: expected key,class, got 'a\.png'"),
+        (f"a.png,{'x' * 200_000}\n", r"line 1: expected key,class: field larger than field limit"),
+        ('\na.png,"bark\n', r"line 2: expected key,class: unexpected end of data"),
         ("a.png,bark\na.png,leaf\n", r"line 2: 'a\.png' was bark before"),
         ("a.png,bark\n", r"no 'a\.png' in "),
         ("a.png,brak\n", r"no class 'brak' in .* did you mean 'bark'\?; --new-classes adds"),

@@ -5,12 +5,13 @@ import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
 from PIL import Image
 
-from cdinfer.data.edit import delete, leftovers, relabel
+from cdinfer.data.edit import Edit, delete, leftovers, relabel
 from cdinfer.data.export import Plan, export
 from cdinfer.data.index import read_index
 from cdinfer.data.layout import find_pictures
@@ -144,6 +145,24 @@ def test_keys_in_lists_of_the_index_go_too(copy: Path) -> None:
     assert verify(copy, [key]).faults == []
 
 
+@pytest.mark.parametrize("name", ["skipped", "below"])
+def test_a_key_that_is_only_listed_can_go(copy: Path, name: str) -> None:
+    path = copy / "index.json"
+    raw = json.loads(path.read_text())
+    raw["splits"]["test"][0][name] = [["secret.png", "cannot be read"], ["other.png", "nor that"]]
+    path.write_text(json.dumps(raw))
+    before = contents(copy)
+    (fault,) = verify(copy, ["secret.png"]).faults
+    assert fault.fault == "still named in index.json; cdinfer shards delete removes it"
+    with pytest.raises(ValueError, match=r"^no 'nowhere\.png' in .*shards': give keys"):
+        delete(copy, ["secret.png", "nowhere.png"])
+    assert delete(copy, ["secret.png"]) == 0
+    assert "secret.png" not in path.read_text()
+    assert "other.png" in path.read_text()
+    assert verify(copy, ["secret.png"]).faults == []
+    assert contents(copy) == before
+
+
 def test_a_shard_and_a_split_may_become_empty(copy: Path) -> None:
     data = ShardDataset(copy, "val", None, check_crop=False)
     assert delete(copy, data.keys()) == 6
@@ -188,7 +207,47 @@ def test_a_damaged_block_cannot_be_rewritten(copy: Path) -> None:
     assert digests(copy) == files
 
 
+def test_tars_of_other_names_are_not_ours_to_remove(copy: Path) -> None:
+    mine = ["notes-1.tar", "photos-2023.tar", "train-1.tar", "photos-00001.targets.tar"]
+    for name in [*mine, "train-00000-7.tar", "val-00003.targets.tar"]:
+        (copy / name).write_bytes(b"something")
+    delete(copy, list(contents(copy))[:1])
+    assert {path.name for path in copy.iterdir() if path.name in mine} == set(mine)
+    assert_whole(copy)
+
+
+def test_an_old_tar_that_cannot_be_removed_does_not_undo_the_change(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, *_ = before = contents(copy)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        message = (
+            r"^the change was made, but '.*/(train|val)-00000\.t.*' could not be removed \(Op.*\)"
+        )
+        with pytest.raises(ValueError, match=rf"{message}: remove it$"):
+            delete(copy, [key])
+    assert contents(copy) == {k: value for k, value in before.items() if k != key}
+
+
 # One at a time, at once or not at all
+
+
+def test_a_change_reads_the_index_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, path_open = list[str](), Path.open
+
+    def counted(path: Path, *args: Any, **options: Any) -> object:
+        opened.append(path.name)
+        return path_open(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    edit = Edit(copy)
+    assert opened == ["index.json"]
+    assert set(edit.splits) == set(edit.index.splits)
 
 
 def test_two_changes_never_mix(copy: Path) -> None:

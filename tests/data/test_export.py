@@ -54,6 +54,11 @@ def counts(index: dict[str, Any]) -> int:
     return sum(entry["count"] for split in index["splits"].values() for entry in split)
 
 
+def index_of(folder: Path) -> list[dict[str, Any]]:
+    splits = json.loads((folder / "index.json").read_text())["splits"]
+    return [entry for split in splits.values() for entry in split]
+
+
 PLAN = Plan(block=4, per_shard=5)
 
 
@@ -314,11 +319,22 @@ def test_what_was_left_out_is_tried_again_without_skipping(
 ) -> None:
     shutil.copytree(scenes, tmp_path / "good")
     pictures = find_pictures(scenes)
-    bad = spoil(pictures, 2)
+    bad = spoil(pictures, *range(0, 20, 2))
     export(pictures, tmp_path / "a", tiny_codec, PLAN, skip_unreadable=True)
-    with pytest.raises(ValueError, match=bad[0]):
+    before = digests(tmp_path / "a")
+    with pytest.raises(ValueError, match="--on-error skip leaves such"):
         export(pictures, tmp_path / "a", tiny_codec, PLAN)
-    shutil.copy(tmp_path / "good" / bad[0], scenes / bad[0])
+    assert digests(tmp_path / "a") == before
+    skipped = [[key for key, _ in entry["skipped"]] for entry in index_of(tmp_path / "a")]
+    assert sum(map(bool, skipped)) > 2
+    for key in skipped[0]:  # of the first shard alone
+        shutil.copy(tmp_path / "good" / key, scenes / key)
+    with pytest.raises(ValueError, match="--on-error skip leaves such"):
+        export(pictures, tmp_path / "a", tiny_codec, PLAN)
+    data = ShardDataset(tmp_path / "a", "train", None, check_crop=False)
+    assert {*skipped[0]} <= {*data.keys()}
+    for key in bad:
+        shutil.copy(tmp_path / "good" / key, scenes / key)
     assert counts(export(pictures, tmp_path / "a", tiny_codec, PLAN)) == 24
     export(pictures, tmp_path / "b", tiny_codec, PLAN)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
@@ -334,7 +350,7 @@ def test_a_picture_that_cannot_be_resized_is_named(tiny_codec: Path, tmp_path: P
 def test_a_set_of_nothing_is_refused(scenes: Path, tiny_codec: Path, tmp_path: Path) -> None:
     for path in scenes.glob("*/*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"try without --on-error skip and --drop$"):
+    with pytest.raises(ValueError, match=r"can be read and kept: without --on-error skip"):
         export(find_pictures(scenes), tmp_path / "a", tiny_codec, PLAN, skip_unreadable=True)
     with pytest.raises(ValueError, match="was interrupted"):
         read_index(tmp_path / "a")

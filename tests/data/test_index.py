@@ -10,7 +10,7 @@ import pytest
 
 from cdinfer.data.encoding import Plan
 from cdinfer.data.export import export
-from cdinfer.data.index import read_index
+from cdinfer.data.index import parse_index, read_index, read_raw
 from cdinfer.data.layout import Item, find_pictures
 from cdinfer.data.shards import ShardDataset
 from cdinfer.data.writer import Encoded, pack_shard, publish
@@ -30,6 +30,9 @@ CHANGES: dict[str, Change] = {
     "count too high": lambda i, e: e["blocks"][0].__setitem__(2, 4),
     "count too low": lambda i, e: e["blocks"][0].__setitem__(2, 2),
     "huge file": lambda i, e: e.update(bytes=10**18, blocks=[[0, 10**18, 10**16, 6, 8]] * 3),
+    "64-bit counts": lambda i, e: e.update(bytes=2**70, blocks=[[0, 2**70, 2**65, 6, 8]] * 3),
+    "latent size beyond 64 bits": lambda i, e: e["blocks"][0].__setitem__(4, 2**64),
+    "stride beyond 64 bits": lambda i, e: i.update(stride=2**64),
     "infinite count": lambda i, e: e["blocks"][0].__setitem__(2, float("inf")),
     "count that is none": lambda i, e: e["blocks"][0].__setitem__(2, None),
     "other latent size": lambda i, e: e["blocks"][0].__setitem__(3, 7),
@@ -54,6 +57,12 @@ CHANGES: dict[str, Change] = {
     "other stream": lambda i, e: i.update(stream="00000000"),
     "stream that is a number": lambda i, e: i.update(stream=7),
     "stream that is no number": lambda i, e: i.update(stream="no"),
+    "no number of samples": lambda i, e: e.pop("count"),
+    "count that is a text": lambda i, e: e.update(count="8"),
+    "sum that is none": lambda i, e: e.update(sha256=None),
+    "sum that is no number": lambda i, e: e.update(targets_sha256="xy"),
+    "skipped that is a number": lambda i, e: e.update(skipped=5),
+    "skipped without a key": lambda i, e: e.update(skipped=[[]]),
     "no stride": lambda i, e: i.update(stride=0),
     "other stride": lambda i, e: i.update(stride=16),
     "infinite rate": lambda i, e: i.update(bpp=10**400),
@@ -86,6 +95,23 @@ def test_places_outside_a_tar_are_refused_before_it_is_opened(copy: Path, change
     path.write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"the blocks of val-00000 cannot be where it says"):
         read_index(copy)
+
+
+def test_counts_that_add_up_to_more_than_64_bits_are_refused(copy: Path) -> None:
+    path = copy / "index.json"
+    index = json.loads(path.read_text())
+    entry = index["splits"]["val"][0]
+    entry.update(bytes=2**61, blocks=[[0, 2**61, 2**58, 6, 8]] * 40, targets=[[0, 1]] * 40)
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"damaged .*index\.json: its shards are larger than any"):
+        read_index(copy)
+
+
+def test_an_index_is_read_and_checked_in_one_go(copy: Path) -> None:
+    text, raw, checked = read_raw(copy)
+    assert text == (copy / "index.json").read_bytes()
+    assert raw == json.loads(text)
+    assert checked == parse_index(text, "here") == read_index(copy)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,13 @@ def test_a_bad_list_is_named_with_its_line(tmp_path: Path, train: str, message: 
         find_pictures(tmp_path / "set")
 
 
+def test_lists_for_validation_and_testing_have_no_picture_in_common(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
+    write_lists(tmp_path, train="a/1.png", val="b/1.png\na/2.png", test="b/1.png")
+    with pytest.raises(ValueError, match=r"val\.txt and .*test\.txt both name 'b/1\.png'"):
+        find_pictures(tmp_path)
+
+
 def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png")
     write_lists(tmp_path, train="")

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cdinfer.data.index import read_index
 from cdinfer.data.layout import ImageSet, find_pictures
 from cdinfer.data.lock import locked
 from cdinfer.data.merge import append, merge
+from cdinfer.data.reader import Reader
 from tests.conftest import draw
 from tests.data.test_edit import assert_whole, contents, digests, killed
 
@@ -115,6 +117,21 @@ def test_an_interrupted_append_goes_on_and_another_change_clears_it_away(
     assert_whole(one)
 
 
+def test_an_append_on_another_device_starts_anew(one: Path, tmp_path: Path) -> None:
+    pictures = make(tmp_path / "new", "ac", 50, 9)
+
+    def stop(split: str, count: int) -> None:
+        if split == "val":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        append(one, pictures, progress=stop)
+    index = append(one, pictures, device="cpu:0")  # where there is no other
+    assert index["encoder"]["device"] == "cpu:0"
+    assert len(contents(one)) == 18
+    assert_whole(one)
+
+
 # Merge
 
 
@@ -193,17 +210,58 @@ def test_a_damaged_set_is_not_copied(one: Path, two: Path) -> None:
     assert contents(one) == before
 
 
-def test_augmentations_are_those_proven_for_both(one: Path, two: Path) -> None:
-    assert read_index(one).augmentations == ["crop"]
-    raw = json.loads((two / "index.json").read_text())
-    (two / "index.json").write_text(json.dumps(raw | {"augmentations": ["flip", "crop"]}))
-    merge(one, [two])
+def test_augmentations_are_those_proven_for_all(
+    one: Path, two: Path, tiny_codec: Path, tmp_path: Path
+) -> None:
+    export(make(tmp_path / "last", "ac", 40), tmp_path / "three", tiny_codec, PLAN)
+    proven = {"one": ["flip", "crop", "turn"], "two": ["crop", "turn"], "three": ["flip", "crop"]}
+    for name, augmentations in proven.items():
+        path = tmp_path / name / "index.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"augmentations": augmentations}))
+    merge(one, [two, tmp_path / "three"])
     assert read_index(one).augmentations == ["crop"]
 
 
-def test_a_merge_and_another_change_never_mix(one: Path, two: Path) -> None:
+@pytest.mark.parametrize("new", [False, True])
+def test_a_merge_and_another_change_never_mix(
+    one: Path, two: Path, tmp_path: Path, new: bool
+) -> None:
     with locked(one), pytest.raises(ValueError, match=r"another cdinfer is writing '.*one'"):
-        merge(one, [two])
+        merge(one, [two], tmp_path / "both" if new else None)
+    with pytest.raises(ValueError, match="no shards in"):
+        merge(tmp_path / "photos", [two], tmp_path / "both")
+    assert not (tmp_path / "photos" / ".lock").exists()
+
+
+def test_a_merge_into_a_new_folder_that_fails_leaves_nothing(
+    one: Path, two: Path, tmp_path: Path
+) -> None:
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    names = set(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        merge(one, [two], tmp_path / "both", stop)
+    assert set(tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_merge_reads_keys_once_before_it_copies(
+    one: Path, two: Path, tmp_path: Path, new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, targets = list[Path](), Reader.targets
+
+    def counted(reader: Reader, number: int) -> list[tuple[int, str]]:
+        read.append(reader.root)
+        return targets(reader, number)
+
+    blocks = {
+        root: sum(len(s.blocks) for split in read_index(root).splits.values() for s in split.shards)
+        for root in (one, two)
+    }
+    monkeypatch.setattr(Reader, "targets", counted)
+    merge(one, [two], tmp_path / "both" if new else None)
+    assert Counter(read) == {one: blocks[one], two: 2 * blocks[two]}
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -220,6 +278,8 @@ def test_a_killed_merge_was_made_or_was_not(
         kills += 1
         if target:
             assert not target.exists()
+        elif contents(one) == both:  # made; nothing was left to be done
+            break
         assert contents(one) == old
     assert kills > 3
     root = target or one

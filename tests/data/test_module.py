@@ -257,6 +257,12 @@ def test_a_missing_split_says_how_to_add_it(tmp_path: Path) -> None:
         DataModule(str(tmp_path)).test_dataloader()
 
 
+def test_a_missing_split_of_shards_is_to_be_exported(equal: Path) -> None:
+    remedy = r"has no test pictures: export it from pictures that have a split test$"
+    with pytest.raises(ValueError, match=remedy):
+        DataModule(str(equal), crop=32).test_dataloader()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

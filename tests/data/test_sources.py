@@ -79,12 +79,14 @@ def test_a_bad_csv_is_named_with_its_line(tmp_path: Path, text: str, message: st
         ("list.csv", {}, r"cannot read list\.csv: No such file or directory; check the path"),
         ("a.tar", {"splits": "1"}, r"give no --splits with 'a\.tar'"),
         ("nowhere", {}, r"got no folder 'nowhere'"),
+        ("set", {}, r"'set' is a set of shards already: give pictures, or cdinfer shards merge"),
     ],
 )
-def test_flags_that_do_not_belong_are_refused(
+def test_what_cannot_be_read_so_is_refused(
     source: str, options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write(tmp_path / "set" / "index.json", b"{}")
     with pytest.raises(ValueError, match=message):
         find_source(source, **options)
 

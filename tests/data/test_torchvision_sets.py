@@ -98,6 +98,8 @@ def test_download_happens_only_when_asked_for(
         ("torchvision:CIFAR10:data", r"torchvision unpickles CIFAR10, which could run"),
         ("torchvision:EuroSAT,small:data", r"expected an option like small=true"),
         ("torchvision:EuroSAT,small=true:data", r"cannot read EuroSAT in 'data': .*'small'"),
+        ("torchvision:FakeData:data", r"FakeData finds no pictures in a folder: give a .* EuroSAT"),
+        ("torchvision:VisionDataset:data", r"VisionDataset finds no pictures in a folder: give"),
         ("torchvision:VOCDetection:data", r"cannot read VOCDetection in 'data': it is not there"),
     ],
 )

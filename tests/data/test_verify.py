@@ -1,13 +1,14 @@
 import json
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cdinfer.data.index import read_index
+from cdinfer.data.index import MAX_INDEX, read_index
 from cdinfer.data.reader import Reader
 from cdinfer.data.verify import Report, verify
 
@@ -98,6 +99,27 @@ def test_a_damaged_index_or_codec_is_a_fault(copy: Path, part: str) -> None:
     (fault,) = verify(copy).faults
     assert fault[:3] == (None, None, None)
     assert "damaged" in fault.fault
+
+
+def test_a_huge_index_is_a_fault_and_is_not_read(copy: Path) -> None:
+    with (copy / "index.json").open("r+b") as file:
+        file.truncate(MAX_INDEX + 1)
+    tracemalloc.start()
+    try:
+        (fault,) = verify(copy).faults
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert "larger than" in fault.fault
+
+
+def test_a_codec_of_another_set_is_a_fault(copy: Path, other_codec: Path) -> None:
+    shutil.rmtree(copy / "codec")
+    shutil.copytree(other_codec, copy / "codec")
+    (fault,) = verify(copy).faults
+    assert fault.fault == (
+        f"the codec in '{copy}' is not the one of its index; export the set again"
+    )
 
 
 def test_a_folder_without_a_set_cannot_be_verified(tmp_path: Path) -> None:
