@@ -124,9 +124,10 @@ def read_raw(root: Path) -> RawIndex:
     path = root / INDEX
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_INDEX:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_INDEX:
                 raise ValueError(f"larger than {MAX_INDEX} bytes")
-            text = file.read(MAX_INDEX)
+            text = file.read(size)  # as much is allocated as is asked for
     except FileNotFoundError:
         raise ValueError(f"no shards in '{root}': cdinfer export makes them") from None
     except (OSError, ValueError) as error:
