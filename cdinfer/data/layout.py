@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cdinfer.data.images import IMAGE_SUFFIXES, find_images
 from cdinfer.data.lists import SPLITS, find_lists
+from cdinfer.data.masks import Masks
 
 INDEX = "index.json"
 
@@ -33,11 +34,14 @@ class Item(NamedTuple):
         key: its path below the root, or what stands for one; no other picture has it.
         label: its class, or -1.
         place: where the set's source has it, unless that is a file of this name.
+        mask: path of the file with the class of every pixel, below the root of the set; empty
+            where pictures have none.
     """
 
     key: str
     label: int
     place: tuple[int, ...] = ()
+    mask: str = ""
 
 
 class Source(Protocol):
@@ -69,12 +73,14 @@ class ImageSet(NamedTuple):
         classes: class names in label order; empty for unlabelled sets.
         splits: ``train``, ``val`` and ``test`` -> items; a split may be empty.
         source: what reads the items.
+        masks: what their masks have in common; ``None`` where classes are of whole pictures.
     """
 
     root: Path
     classes: list[str]
     splits: dict[str, list[Item]]
     source: Source
+    masks: Masks | None = None
 
 
 def is_shards(root: Path) -> bool:
