@@ -212,7 +212,7 @@ def _train(step: Step) -> None:
 
     bar = {"class_path": "cdinfer.studies.demo_bar.DemoBar"}
     best = {"filename": "best", "monitor": "val/top1", "mode": "max"}
-    keep = {"class_path": "ModelCheckpoint", "init_args": best}
+    keep = {"class_path": "SaveBest", "init_args": best}
     args = ["fit", *train.expand(step.command[1:]), "--trainer.enable_model_summary", "false"]
     args += ["--trainer.enable_progress_bar", "false"]
     args += [f"--trainer.callbacks={json.dumps([keep, bar])}"]

@@ -1,9 +1,10 @@
-"""``checkpoints/last.ckpt``: where training goes on, exactly.
+"""``checkpoints/last.ckpt``: where training goes on, exactly; ``best.ckpt`` goes along.
 
-It is written every few minutes, when training ends, and when SIGINT (Ctrl-C) or SIGTERM asks to
-stop; always between two steps, and where a validation follows a step, after that: validation may
-steer training, and Lightning does not make up for one that was missed. Everything random in a
-step (dropout) follows from (seed, epoch, batch, process), so that nothing else need be kept.
+``last.ckpt`` is written every few minutes, when training ends, and when SIGINT (Ctrl-C) or SIGTERM
+asks to stop; always between two steps, and where a validation follows a step, after that:
+validation may steer training, and Lightning does not make up for one that was missed. Everything
+random in a step (dropout) follows from (seed, epoch, batch, process), so that nothing else need be
+kept.
 """
 
 import os
@@ -19,6 +20,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+
+from cdinfer.bitstream.atomic import write_atomically
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,6 +39,37 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int, checkpoint: Path, steps: int, first: bool) -> None:
         super().__init__(number, checkpoint, steps, first)
         self.number, self.checkpoint, self.steps, self.first = number, checkpoint, steps, first
+
+
+class SaveBest(ModelCheckpoint):
+    """Write ``best.ckpt``; a training that goes on in a new folder takes the best so far along.
+
+    Takes what ``ModelCheckpoint`` takes, which forgets the best when its folder is another.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._trainer = trainer  # which does not know yet what it resumes from
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        name = Path(state_dict["best_model_path"]).name
+        old = Path(self._trainer.ckpt_path or "").parent
+        path = Path(self.dirpath or "", name)
+        if name and (old / name).is_file() and (old / name).resolve() != path.resolve():
+            if self._trainer.is_global_zero:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, (old / name).read_bytes())
+            place, score = str(path), state_dict["best_model_score"]
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": place,
+                "best_k_models": {place: score},
+                "kth_best_model_path": place,
+                "kth_value": score,
+                "last_model_path": "",
+            }
+        super().load_state_dict(state_dict)
 
 
 class SaveLast(Checkpoint):

@@ -3,22 +3,28 @@
 import os
 import shutil
 import signal
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 
-from cdinfer.cli.saving import SaveLast, Stopped
+from cdinfer.cli.saving import SaveBest, SaveLast, Stopped
 from cdinfer.data.module import DataModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
+
+
+#: What validation says of each epoch.
+SCORES = (0.5, 0.75, 0.25, 0.125, 1.0, 0.0)
 
 
 class Steered(LightningModule):
@@ -44,6 +50,7 @@ class Steered(LightningModule):
         if not self.trainer.sanity_checking:
             self.told.append("validated")
             self.target += 0.1 * self.error.tanh()
+            self.log("score", SCORES[self.current_epoch])
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), 0.01, 0.9)
@@ -62,13 +69,19 @@ class Copying(SaveLast):
 
 
 def fit(
-    source: Path, folder: Path, saver: SaveLast, ckpt_path: Path | None = None, **options: Any
+    source: Path,
+    folder: Path,
+    saver: SaveLast,
+    ckpt_path: Path | None = None,
+    others: Sequence[Callback] = (),
+    **options: Any,
 ) -> Steered:
     """Train on 12 pictures in batches of 5; return the model."""
     seed_everything(0, verbose=False)
     trainer = Trainer(
-        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=[saver],
-        enable_progress_bar=False, enable_model_summary=False, **options,
+        default_root_dir=folder, accelerator="cpu", logger=False,
+        callbacks=[*others, saver], enable_progress_bar=False, enable_model_summary=False,
+        **options,
     )  # fmt: skip
     data, model = DataModule(str(source), batch_size=5, crop=16), Steered()
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -193,6 +206,24 @@ def test_a_checkpoint_knows_which_epoch_was_the_best(labelled: Path, tmp_path: P
         if name.startswith("ModelCheckpoint")
     )
     assert state["best_model_score"] == 1
+
+
+def test_the_best_so_far_comes_along_into_a_new_folder(labelled: Path, tmp_path: Path) -> None:
+    def train(name: str, saver: SaveLast, start: Path | None = None) -> SaveBest:
+        best = SaveBest(tmp_path / name, "best", monitor="score", mode="max")
+        with suppress(SystemExit):
+            fit(labelled, tmp_path / name, saver, start, others=[best], max_epochs=5)
+        return best
+
+    first = train("first", Signals(signal.SIGTERM, 7))  # in the third epoch
+    rest = train("rest", Signals(signal.SIGTERM, 10), tmp_path / "first" / "last.ckpt")
+    assert first.best_model_score == rest.best_model_score == SCORES[1]
+    places = [tmp_path / name / "best.ckpt" for name in ("first", "rest")]
+    assert rest.best_model_path == str(places[1])
+    assert places[0].read_bytes() == places[1].read_bytes()
+    last = train("last", SaveLast(), tmp_path / "rest" / "last.ckpt")
+    assert last.best_model_score == SCORES[4]
+    assert Path(last.best_model_path).read_bytes() != places[0].read_bytes()
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
