@@ -167,3 +167,11 @@ def other_codec(
     folder = tmp_path_factory.mktemp("other") / "codec"
     save_codec(random_codec(1, pictures), folder, {"trained": "not at all"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def segmenter_run(tiny_codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small untrained segmenter on the latents of ``tiny_codec``."""
+    from tests.runs.make import make_segmenter_run
+
+    return make_segmenter_run(tmp_path_factory.mktemp("runs") / "seg" / "version_0", tiny_codec)

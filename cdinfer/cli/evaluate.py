@@ -1,18 +1,26 @@
 """``cdinfer eval RUN``: metrics of a trained run.
 
-A classifier is tested on the test split of its data, or of ``--data``: loss, top1, top5 and
-confusion matrix. A codec is measured on whole pictures, those of its validation or of ``--data``
-(the test split if there is one, otherwise all): bpp of real files, bits_est, psnr and ms_ssim,
-means over the pictures.
+A network is tested on the test split of its data, or of ``--data``. A classifier: loss, top1, top5
+and confusion matrix. A segmenter: loss, and of all pixels counted once miou, macc (mean of the
+classes' recalls), pixel (share of pixels that got their class) and ``iou``, an object with the
+intersection over union of each class (null: neither there nor predicted).
+
+A codec is measured on whole pictures, those of its validation or of ``--data`` (the test split if
+there is one, otherwise all): bpp of real files, bits_est, psnr and ms_ssim, means over the
+pictures.
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cdinfer.data.folders import PictureDataset
+
+#: How the names of a class's metric start.
+IOU = "test/iou/"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         "cdinfer eval",
         allow_abbrev=False,
-        description="Test a run on the data in its config.yaml, or on --data. For a classifier, "
-        "more settings as dotted overrides, as in --data.batch_size 8.",
+        description="Test a run on the data in its config.yaml, or on --data. For a network, more "
+        "settings as dotted overrides, as in --data.batch_size 8.",
         epilog="example: cdinfer eval runs/cls",
     )
     parse.add_argument("run", help="folder of a run, or its parent (newest version)")
@@ -39,7 +47,7 @@ def main(argv: list[str]) -> int:
     about = read_about(run)
     if about["task"] != "codec":
         bar = ["--trainer.enable_progress_bar", str(not args.json).lower()]
-        result = test_classifier(run, about["classes"], args.data, [*bar, *rest])
+        result = test_network(run, about["classes"], args.data, [*bar, *rest])
     elif rest:
         raise ValueError(f"unknown {rest[0]}: for a codec's run, eval takes --data and --json")
     else:
@@ -108,18 +116,29 @@ def find_test(root: Path) -> "PictureDataset":
     return PictureDataset(root, splits["test"] or splits["train"] + splits["val"], None)
 
 
-def test_classifier(
+def test_network(
     run: Path, classes: list[str], data: str | None, rest: list[str]
 ) -> dict[str, Any]:
-    """Return the metrics of a classifier on test data."""
+    """Return the metrics of a classifier or a segmenter on test data.
+
+    Raises:
+        ValueError: if the data have other classes.
+    """
     arguments = expand(run, data, rest)
     from cdinfer.cli import lightning
 
     cli = lightning.run(arguments, quiet=True)
-    metrics = {k: float(v) for k, v in cli.trainer.callback_metrics.items()}
-    confusion = cli.model.confusion.compute().tolist()
-    about = {"run": str(run), "data": str(cli.datamodule.root)}
-    return {**about, **metrics, "classes": classes, "confusion": confusion}
+    if cli.datamodule.classes != classes:
+        raise ValueError(
+            f"'{cli.datamodule.root}' has the classes {', '.join(cli.datamodule.classes)[:80]}, "
+            f"{run} knows {', '.join(classes)[:80]}: give --data with those, in this order"
+        )
+    metrics = {k: _finite(float(v)) for k, v in cli.trainer.callback_metrics.items()}
+    result: dict[str, Any] = {"run": str(run), "data": str(cli.datamodule.root)}
+    result |= {k: v for k, v in metrics.items() if not k.startswith(IOU)} | {"classes": classes}
+    if iou := {k.removeprefix(IOU): v for k, v in metrics.items() if k.startswith(IOU)}:
+        return result | {"iou": iou}
+    return result | {"confusion": cli.model.confusion.compute().tolist()}
 
 
 def expand(run: Path, data: str | None, rest: list[str]) -> list[str]:
@@ -138,15 +157,17 @@ def expand(run: Path, data: str | None, rest: list[str]) -> list[str]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Return metrics and confusion matrix for a person."""
+    """Return metrics and what there is of each class for a person."""
     lines = [f"{result['run']} on {result['data']}"]
     for name, value in result.items():
         if name == "pictures":
             lines.append(f"{name:<12} {value}")
-        elif isinstance(value, float):
-            lines.append(f"{name:<12} {value:.4f}")
-        elif value is None:  # MS-SSIM of small pictures
-            lines.append(f"{name:<12} -")
+        elif value is None or isinstance(value, float):  # MS-SSIM of small pictures is None
+            lines.append(f"{name:<12} {_show(value)}")
+    if "iou" in result:
+        width = max(map(len, result["iou"]))
+        lines += ["", "intersection over union"]
+        lines += [f"{name:>{width}} {_show(value)}" for name, value in result["iou"].items()]
     if "confusion" in result:
         names = result["classes"]
         width = max(map(len, names))
@@ -156,3 +177,12 @@ def describe(result: dict[str, Any]) -> str:
             for name, row in zip(names, result["confusion"], strict=True)
         ]
     return "\n".join(lines)
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN, which is what a class has that is not there."""
+    return value if math.isfinite(value) else None

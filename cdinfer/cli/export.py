@@ -119,12 +119,16 @@ def _listed(index: dict[str, Any], field: str) -> list[list[Any]]:
 
 
 def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return counts and bytes of a set: before, after, and what each part takes."""
+    """Return counts and bytes of a set: before, after, and what each part takes.
+
+    Before and after are the pictures alone; masks, as files and as members of tars, are not in it.
+    """
     shards = [shard for split in index["splits"].values() for shard in split]
     before = sum(shard["source_bytes"] for shard in shards)
     payload = sum(shard["payload"] for shard in shards)
     tars = sum(shard["bytes"] + shard["targets_bytes"] for shard in shards)
-    after = tars + (folder / "index.json").stat().st_size
+    masks = sum(shard.get("masks_bytes", 0) for shard in shards)
+    after = tars - masks + (folder / "index.json").stat().st_size
     codec = sum(file.stat().st_size for file in (folder / "codec").iterdir())
     return {
         "set": str(folder),
@@ -133,6 +137,7 @@ def summarise(index: dict[str, Any], folder: Path) -> dict[str, Any]:
         "below_floor": _listed(index, "below"),
         "bytes_before": before,
         "bytes_after": after,
+        "bytes_masks": masks,
         "bytes_codec": codec,
         "factor": before / after,
         "factor_with_codec": before / (after + codec),
@@ -144,12 +149,14 @@ def report(summary: dict[str, Any]) -> str:
     """Return the summary for a person."""
     left_out = summary["skipped"] + summary["dropped"]
     skipped = f" ({left_out} left out)" if left_out else ""
+    masks = [f"masks   {summary['bytes_masks']:>13,} bytes"] if summary["bytes_masks"] else []
     return "\n".join(
         [
             f"{summary['pictures']} pictures{skipped} -> {summary['set']}",
             f"before  {summary['bytes_before']:>13,} bytes",
             f"after   {summary['bytes_after']:>13,} bytes  {summary['factor']:.2f}x smaller "
             f"(payload + {100 * summary['overhead']:.2f} %)",
+            *masks,
             f"codec/  {summary['bytes_codec']:>13,} bytes  "
             f"{summary['factor_with_codec']:.2f}x smaller with it",
         ]

@@ -173,16 +173,21 @@ def check_input(path: Path) -> None:
 
 
 def plan_outputs(
-    inputs: Sequence[Input], out: str | None, into_folder: bool, suffixes: Sequence[str]
+    inputs: Sequence[Input],
+    out: str | None,
+    into_folder: bool,
+    suffixes: Sequence[str],
+    flag: str = "-o",
 ) -> dict[Path, Path]:
     """Return input -> output.
 
     Args:
         inputs: at least one.
-        out: what ``-o`` said.
+        out: what ``flag`` said.
         into_folder: whether ``out`` has to be a folder; it is one anyway if it exists as one or
             ends in a slash.
         suffixes: what a single output may end in; the first is the default.
+        flag: of the command, for errors.
 
     Raises:
         ValueError: if ``out`` is no place for them, or two files would be written over each other.
@@ -191,13 +196,13 @@ def plan_outputs(
         outputs = [_renamed(path, suffixes[0]) for path, _ in inputs]
     elif into_folder or Path(out).is_dir() or out.endswith(os.sep):
         if Path(out).is_file():
-            raise ValueError(f"-o {out} is a file: several pictures need a folder")
+            raise ValueError(f"{flag} {out} is a file: several pictures need a folder")
         outputs = [Path(out) / _renamed(place, suffixes[0]) for _, place in inputs]
     else:
         if not out.lower().endswith(tuple(suffixes)):
             raise ValueError(
-                f"expected a file ending in {' or '.join(suffixes)}, got -o {out}; "
-                f"give -o {_renamed(Path(out), suffixes[0])}, or -o {out}{os.sep} for a folder"
+                f"expected a file ending in {' or '.join(suffixes)}, got {flag} {out}; give "
+                f"{flag} {_renamed(Path(out), suffixes[0])}, or {flag} {out}{os.sep} for a folder"
             )
         outputs = [Path(out)]
     taken: dict[str, Path] = {}
@@ -206,28 +211,30 @@ def plan_outputs(
         if place in taken:
             raise ValueError(
                 f"{taken[place]} and {path} would both become {output}; rename one, or give "
-                "each its own -o OUT, one at a time"
+                f"each its own {flag} OUT, one at a time"
             )
         taken[place] = path
     return dict(zip((path for path, _ in inputs), outputs, strict=True))
 
 
-def check_output(path: Path, output: Path, overwrite: bool) -> None:
-    """Refuse to replace what is there, before any work is done.
+def check_output(path: Path, output: Path, overwrite: bool, flag: str = "-o") -> None:
+    """Refuse to replace what is there, before any work is done; ``flag`` is the command's.
 
     Raises:
         ValueError: if ``output`` is taken, or is the input ``path`` itself.
     """
     if os.path.realpath(path) == os.path.realpath(output):
-        raise ValueError("would be replaced by what is made of it; give another -o OUT")
+        raise ValueError(f"would be replaced by what is made of it; give another {flag} OUT")
     if output.is_file() and not overwrite:
-        raise ValueError(f"{output} exists; replace it with --overwrite, or give another -o OUT")
+        raise ValueError(
+            f"{output} exists; replace it with --overwrite, or give another {flag} OUT"
+        )
     if os.path.lexists(output) and not output.is_file():
-        raise ValueError(f"{output} is not a file; give another -o OUT")
+        raise ValueError(f"{output} is not a file; give another {flag} OUT")
 
 
-def write_output(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and its folder if missing.
+def write_output(path: Path, data: bytes, flag: str = "-o") -> None:
+    """Write a file whole or not at all, and its folder if missing; ``flag`` is the command's.
 
     Raises:
         ValueError: if it cannot be written.
@@ -237,7 +244,7 @@ def write_output(path: Path, data: bytes) -> None:
         write_atomically(path, data)
     except OSError as error:
         raise ValueError(
-            f"cannot write {path} ({error.strerror}); free space there, or give another -o OUT"
+            f"cannot write {path} ({error.strerror}); free space there, or give another {flag} OUT"
         ) from None
 
 

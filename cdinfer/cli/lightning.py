@@ -6,7 +6,6 @@ words in front of it. The run folder gets ``config.yaml`` and ``run.json`` when 
 ``--ckpt_path`` goes on from there, in a new run folder, as if nothing had happened.
 """
 
-import itertools
 import json
 import logging
 import pickle
@@ -29,8 +28,9 @@ from pytorch_lightning.cli import (
 )
 
 from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.cli.configs import read_config
+from cdinfer.cli.configs import FLAGS, name_files, options, read_config
 from cdinfer.cli.saving import SaveLast, Stopped
+from cdinfer.cli.starting import InitFrom
 from cdinfer.codecs.stored import copy_codec
 from cdinfer.data.module import DataModule
 from cdinfer.tasks import BaseTask, CollapseError, LatentTask
@@ -75,8 +75,10 @@ class SaveRun(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = pl_module.describe()
         if isinstance(pl_module, LatentTask):
-            recipe = "net" if pl_module.input == "latents" else "pixel_net"
-            about["net"] = self.config.model.init_args[recipe].as_dict()
+            for part in ("net", "head"):
+                recipe = part if pl_module.input == "latents" else f"pixel_{part}"
+                if recipe in self.config.model.init_args:
+                    about[part] = self.config.model.init_args[recipe].as_dict()
             if pl_module.codec_folder is not None:
                 copy_codec(pl_module.codec_folder, folder / "codec")
         write_atomically(folder / "run.json", f"{json.dumps(about, indent=1)}\n".encode())
@@ -86,10 +88,11 @@ class CLI(LightningCLI):
     """LightningCLI with our links, which takes expanded arguments quietly."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--last.minutes``; link data to model, but for what a task does not take."""
+        """Add ``--last`` and ``--init_from``; link data to model, but for what a task lacks."""
         parser.add_lightning_class_args(SaveLast, "last")
+        parser.add_lightning_class_args(InitFrom, "init_from")
         parser.link_arguments("model.init_args.input", "data.input")
-        for name in ("classes", "preprocessing"):
+        for name in ("classes", "palette", "ignore_index", "preprocessing"):
             target = f"model.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
@@ -118,9 +121,9 @@ def run(args: list[str], quiet: bool = False) -> CLI:
         KeyboardInterrupt: on Ctrl-C, which Lightning would turn into exit status 1; in training
             it is `Stopped`, and tells what to go on from.
     """
-    pairs = [(arg.partition("=")[0], arg.partition("=")[2]) for arg in args]
-    for flag, value in [*pairs, *itertools.pairwise(args)]:
-        if flag in ("--config", "-c") and Path(value).is_file():
+    args = name_files(args)
+    for flag, value in options(args):
+        if flag in FLAGS and Path(value).is_file():
             read_config(Path(value))  # refuses what jsonargparse would try to unfold
     _hush()
     if quiet:

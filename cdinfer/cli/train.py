@@ -2,10 +2,11 @@
 
 ``cdinfer train --task cls --bpp 0.33 --data shards/ ARGS`` is exactly
 
-    cdinfer fit --config configs/cls.yaml --model.codec shards/ --data.path shards/ ARGS
+    cdinfer fit --config configs/cls.yaml --data.path shards/ --model.codec shards/ ARGS
 
 Every other setting is a YAML key or a dotted override; ``--print_config`` shows the merged
-result without training.
+result without training. ``--config baselines/patch`` among ARGS lays one of the networks to compare
+with over the task's config, ``--config paper/cls`` the recipe of a paper.
 """
 
 import argparse
@@ -14,7 +15,15 @@ from pathlib import Path
 
 from cdinfer.__main__ import unknown
 from cdinfer.bitstream.remote import is_url
-from cdinfer.cli.configs import find_config, known_tasks
+from cdinfer.cli.configs import (
+    FLAGS,
+    find_config,
+    known_baselines,
+    known_tasks,
+    name_files,
+    options,
+    read_config,
+)
 from cdinfer.cli.files import add_codec_flag
 from cdinfer.codecs.stored import CODECS
 from cdinfer.codecs.zoo import load_codec
@@ -29,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Train a codec, or a network on latents or pixels.",
         epilog="More settings: --print_config shows them; override any, as in "
-        "--trainer.max_epochs 5 --data.crop 224 --model.net.width 0.5. Resume with "
-        "--ckpt_path RUN/checkpoints/last.ckpt.",
+        "--trainer.max_epochs 5 --data.crop 224 --model.net.width 0.5. Networks to compare with: "
+        f"--config NAME or FILE, of: {', '.join(known_baselines())}. Start from a trained network: "
+        "--init_from.run RUN. Resume: --ckpt_path RUN/checkpoints/last.ckpt.",
     )
     parse.add_argument("--task", required=True, help=f"one of: {', '.join(known_tasks())}")
     add_codec_flag(parse, "that of the shards, else cae")
@@ -48,6 +58,7 @@ def expand(argv: list[str]) -> list[str]:
         ValueError: if a flag is unknown here or flags contradict each other.
     """
     flags, rest = parser().parse_known_args(argv)
+    rest = name_files(rest)
     if flags.task not in known_tasks():
         raise unknown("--task", flags.task, known_tasks())
     args = ["--config", str(find_config(flags.task))]
@@ -115,5 +126,13 @@ def _holds_latents(data: str) -> bool:
 
 
 def _reads_originals(rest: list[str]) -> bool:
-    options = " ".join(rest).replace("=", " ").replace(".init_args", "")
-    return "--model.input original" in options
+    """Tell whether the last word that options and configs have on the network's input is that."""
+    said = None
+    for flag, value in options(rest):
+        if flag in FLAGS and Path(value).is_file():
+            model = read_config(Path(value)).get("model")
+            settings = model.get("init_args") if isinstance(model, dict) else None
+            said = settings.get("input", said) if isinstance(settings, dict) else said
+        elif flag.replace(".init_args", "") == "--model.input":
+            said = value
+    return said == "original"

@@ -1,4 +1,8 @@
-"""Bitstreams of a set -> a batch: one decoding call for each latent size in it, then the crop."""
+"""Bitstreams of a set -> a batch: one decoding call for each latent size in it, then the crop.
+
+Masks are cut as the latents are: a box of latents times the stride, filled with ``ignore_index``
+where the last latents reach beyond the picture. Without a crop they have their picture's size.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +16,9 @@ from cdinfer.bitstream.container import Parsed
 from cdinfer.bitstream.errors import BitstreamError
 from cdinfer.codecs.cae import CAE
 from cdinfer.data.draws import random_offsets
+from cdinfer.data.index import Index
+from cdinfer.data.mask_blocks import from_png
+from cdinfer.data.masks import cut_mask
 
 Ints = NDArray[np.int64]
 
@@ -27,6 +34,8 @@ class Batcher(NamedTuple):
         crop_latents: crop the planes; otherwise they stay whole and ``crop (B, 4)`` says what to
             cut after decoding.
         seed: of the random crops.
+        whole: samples come one at a time, uncropped, and may have any size.
+        about: the index of the set; it says what masks are.
     """
 
     name: str
@@ -34,6 +43,14 @@ class Batcher(NamedTuple):
     crop: int | None
     crop_latents: bool
     seed: int
+    whole: bool
+    about: Index
+
+    @property
+    def sizes_matter(self) -> bool:
+        """Whether pictures of a batch need one size to the pixel, not just one size of latents."""
+        masks_are_whole = self.about.masks is not None and self.crop is None
+        return not self.whole and (masks_are_whole or not self.crop_latents)
 
     def batch(
         self,
@@ -43,8 +60,9 @@ class Batcher(NamedTuple):
         labels: Ints,
         epochs: Ints,
         samples: Ints,
+        masks: Sequence[bytes | memoryview] = (),
     ) -> dict[str, Any]:
-        """Return planes, label, size, index, and crop where decoding comes first.
+        """Return planes, label, size, index, and crop where decoding comes first; and masks.
 
         Args:
             files: called with a place in the batch and one in the decoding call.
@@ -53,9 +71,10 @@ class Batcher(NamedTuple):
             labels: ``(B,)``.
             epochs: ``(B,)``, -1 for centred crops.
             samples: ``(B,)``, their numbers in the split.
+            masks: the PNG of each sample, in sets with masks.
 
         Raises:
-            BitstreamError: if a file is damaged; its ``index`` is a place in the batch.
+            BitstreamError: if a file or mask is damaged; its ``index`` is a place in the batch.
         """
         boxes = self._boxes(sizes, epochs, samples)
         batch: dict[str, Any] = {
@@ -66,6 +85,8 @@ class Batcher(NamedTuple):
         }
         if not self.crop_latents:
             batch["crop"] = torch.from_numpy(boxes)
+        if self.about.masks is not None:
+            batch["mask"] = self._read_masks(masks, sizes, boxes)
         return batch
 
     def check_latents(self, shapes: set[tuple[int, int]]) -> None:
@@ -77,6 +98,8 @@ class Batcher(NamedTuple):
         Raises:
             ValueError: saying which crop to ask for.
         """
+        if self.whole:
+            return
         stride = self.codec.stride
         if self.crop_latents and self.crop is not None and self.crop % stride:
             near = max(stride, round(self.crop / stride) * stride)
@@ -100,6 +123,8 @@ class Batcher(NamedTuple):
             ValueError: saying which crop to ask for.
         """
         least = min((min(size) for size in sizes), default=self.codec.stride)
+        if self.crop_latents:
+            least += -least % self.codec.stride
         if self.crop is None and len(sizes) > 1:
             raise ValueError(
                 f"'{self.name}' has pictures of {len(sizes)} sizes: give --data.crop {least}"
@@ -120,6 +145,22 @@ class Batcher(NamedTuple):
         offsets = random_offsets(self.seed, epochs, samples, rooms)
         offsets = np.where(epochs[:, None] < 0, rooms // 2, offsets)
         return np.hstack([offsets, np.full_like(whole, side)])
+
+    def _read_masks(self, pngs: Sequence[bytes | memoryview], sizes: Ints, boxes: Ints) -> Tensor:
+        """Return ``(B, h, w)`` uint8."""
+        assert self.about.masks is not None
+        ignore_index, classes = self.about.masks.ignore_index, len(self.about.classes)
+        pixels = boxes * self.codec.stride if self.crop_latents else boxes
+        found = []
+        for place, (png, (height, width)) in enumerate(zip(pngs, sizes.tolist(), strict=True)):
+            try:
+                mask = from_png(png, (height, width), classes, ignore_index)
+            except ValueError as error:
+                raise BitstreamError(str(error), place) from error
+            if self.crop is not None:
+                mask = cut_mask(mask, pixels[place].tolist(), ignore_index)
+            found.append(mask)
+        return torch.from_numpy(np.stack(found))
 
     def _unpack(
         self,

@@ -7,7 +7,6 @@ process is killed; what it leaves behind the next change removes. A reader that 
 on with the tars it has mapped, or is told to open the set again.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,14 +19,11 @@ from cdinfer.data.index import NAME, Index, read_index, read_raw, write_index
 from cdinfer.data.layout import Item, suggest
 from cdinfer.data.lock import locked
 from cdinfer.data.reader import Reader
-from cdinfer.data.targets import pack_targets, targets_name
-from cdinfer.data.writer import Encoded, Made, pack_shard, pack_tar, publish
+from cdinfer.data.targets import targets_name
+from cdinfer.data.writer import Encoded, Made, Rows, pack_shard, pack_targets_tar, publish
 
 #: Called with the number of samples just read.
 Progress = Callable[[int], object]
-
-#: Label and key of every sample of a block.
-Rows = list[tuple[int, str]]
 
 #: Folders in which an append exports; they start so.
 STAGING = ".append-"
@@ -151,9 +147,14 @@ def relabel(
 
     Raises:
         ValueError: if a key or, without ``new_classes``, a class is not in the set, or a set
-            without classes gets them for some samples only.
+            without classes gets them for some samples only, or classes are those of pixels.
     """
     with editing(root) as edit:
+        if edit.index.masks is not None:
+            raise ValueError(
+                f"'{root}' has masks, and its classes are those of pixels: correct the masks, then "
+                "cdinfer shards delete the pictures and append them again"
+            )
         classes = edit.add_classes(labels.values(), new_classes)
         numbers = {name: number for number, name in enumerate(classes)}
         wanted = {key: numbers[name] for key, name in labels.items()}
@@ -215,7 +216,12 @@ def delete(root: Path, keys: Iterable[str], progress: Progress = lambda count: N
         for (split, place), (first, blocks) in hits.items():
             reader = Reader(root, edit.index, split)
             rest = [
-                Encoded(Item(key, label), reader.block(number)[i], reader.entries[number][2][-2:])
+                Encoded(
+                    Item(key, label),
+                    reader.block(number)[i],
+                    reader.entries[number][2][-2:],
+                    reader.masks(number)[i] if reader.index.masks is not None else b"",
+                )
                 for number, rows in enumerate(blocks, first)
                 for i, (label, key) in enumerate(rows)
                 if key not in unwanted
@@ -254,25 +260,17 @@ def read_rows(reader: Reader, progress: Progress) -> Iterator[tuple[int, int, li
 def _with_targets(entry: dict[str, Any], blocks: list[Rows]) -> Made:
     """Return an entry with other targets, which are all that is to be written."""
     name = _renamed(entry)
-    members = {
-        f"{entry['name']}-{number:04d}.json.bz2": pack_targets(rows)
-        for number, rows in enumerate(blocks)
-    }
-    tar, places = pack_tar(members)
-    new = {
-        "targets_name": name,
-        "targets_bytes": len(tar),
-        "targets_sha256": hashlib.sha256(tar).hexdigest(),
-        "targets": places,
-    }
-    return Made(entry | new, {targets_name(name): tar})
+    tar, sums, places = pack_targets_tar(entry["name"], blocks, None)
+    return Made(entry | {"targets_name": name, **sums, **places}, {targets_name(name): tar})
 
 
 def _rewrite(edit: Edit, entry: dict[str, Any], rest: list[Encoded]) -> dict[str, Any]:
     """Write what is left of a shard and return its entry."""
     if not rest:
         return {"count": 0}
-    made = pack_shard(_renamed(entry), rest, edit.raw["block"], bool(edit.index.classes))
+    index = edit.index
+    labelled = index.num_labels > 0
+    made = pack_shard(_renamed(entry), rest, edit.raw["block"], labelled, index.masks)
     edit.write(made)
     kept = {name: entry[name] for name in entry if name not in (*made.entry, "targets_name")}
     if "source_bytes" in kept:

@@ -1,6 +1,7 @@
 """One shard: a fixed list of pictures -> its files and its entry in the index.
 
     read, resize (a thread) --> g_a (the caller) --> code (a thread) --> blocks --> tars
+    masks ------ the same ------------------------> PNG ---------------> beside the labels
 
 The networks take nearly all of the time; what is around them happens meanwhile where there is a
 second core. What comes out depends on the list alone, whoever makes it and beside what.
@@ -14,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cdinfer.codecs import CAE
@@ -22,6 +22,8 @@ from cdinfer.codecs.cae import Precision
 from cdinfer.codecs.guard import measure
 from cdinfer.data.images import ImageError, as_tensor, read_image, resize_short_side
 from cdinfer.data.layout import Item, Source
+from cdinfer.data.mask_blocks import to_png
+from cdinfer.data.masks import Mask, Masks, read_mask, resize_mask
 from cdinfer.data.roundtrip import check_shard, digest
 from cdinfer.data.writer import Encoded, Made, cut_blocks, pack_shard
 
@@ -58,22 +60,24 @@ class Work(NamedTuple):
     Attributes:
         root: of the pictures, for errors.
         source: what reads them.
-        labelled: whether they have classes.
+        num_classes: how many classes they have; 0 if they have none.
         codec: folder of the trained codec.
         plan: how the set is cut.
         device: where to encode.
         skip: leave out pictures that cannot be read instead of stopping.
         verify: decode what was made, and compare.
+        masks: what their masks have in common, where classes are those of pixels.
     """
 
     root: Path
     source: Source
-    labelled: bool
+    num_classes: int
     codec: Path
     plan: Plan
     device: str
     skip: bool
     verify: bool
+    masks: Masks | None = None
 
 
 class Job(NamedTuple):
@@ -102,11 +106,12 @@ class Poor(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A picture ``(3, H, W)`` uint8, ready to be encoded, and the bytes of its file."""
+    """A picture ``(3, H, W)`` uint8, ready to be encoded, the bytes of its file, and its mask."""
 
     item: Item
     x: Tensor
     bytes: int
+    mask: Mask | None
 
 
 def prepare(codec: CAE, work: Work) -> CAE:
@@ -139,11 +144,15 @@ def make_shard(codec: CAE, work: Work, job: Job, progress: Callable[[int], None]
     def code(batch: list[Loaded], symbols: Tensor) -> list[Encoded]:
         if work.verify:
             for picture, plane in zip(batch, symbols.numpy(), strict=True):
-                digests[picture.item.key] = digest(plane)
+                digests[picture.item.key] = digest(plane, picture.mask)
         height, width = batch[0].x.shape[-2:]
         files = codec.pack(symbols, (height, width))
         latents = (symbols.shape[-2], symbols.shape[-1])
-        return [Encoded(p.item, file, latents) for p, file in zip(batch, files, strict=True)]
+        masks = [b"" if picture.mask is None else to_png(picture.mask) for picture in batch]
+        return [
+            Encoded(picture.item, file, latents, mask)
+            for picture, file, mask in zip(batch, files, masks, strict=True)
+        ]
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as coder:
         ahead = reader.submit(next, batches, None)
@@ -161,7 +170,7 @@ def make_shard(codec: CAE, work: Work, job: Job, progress: Callable[[int], None]
         for waiting in coding:
             encoded += waiting.result()
     progress(len(skipped))
-    made = pack_shard(job.name, encoded, work.plan.block, work.labelled)
+    made = pack_shard(job.name, encoded, work.plan.block, work.num_classes > 0, work.masks)
     if work.verify:
         check_shard(codec, made, cut_blocks(encoded, work.plan.block), digests)
     made.entry["source_bytes"] = sum(sizes[one.item.key] for one in encoded)
@@ -177,7 +186,7 @@ def read_batches(
     batch: list[Loaded] = []
     for item in items:
         try:
-            picture, size = _fetch(work, item)
+            one = _fetch(work, item)
         except ValueError as error:
             if not work.skip:
                 raise ValueError(
@@ -185,18 +194,17 @@ def read_batches(
                 ) from error
             skipped.append(Unreadable(item.key, str(error)))
             continue
-        x = as_tensor(picture)
-        room = max(1, min(BATCH, BATCH_PIXELS // (x.shape[-2] * x.shape[-1])))
-        if batch and (x.shape != batch[0].x.shape or len(batch) == room):
+        room = max(1, min(BATCH, BATCH_PIXELS // (one.x.shape[-2] * one.x.shape[-1])))
+        if batch and (one.x.shape != batch[0].x.shape or len(batch) == room):
             yield batch
             batch = []
-        batch.append(Loaded(item, x, size))
+        batch.append(one)
     if batch:
         yield batch
 
 
-def _fetch(work: Work, item: Item) -> tuple[NDArray[np.uint8], int]:
-    """Return a picture as the networks get it, and the bytes of its file."""
+def _fetch(work: Work, item: Item) -> Loaded:
+    """Return a picture as the networks get it, and its mask."""
     try:
         data = work.source.fetch(item)
         picture = data if isinstance(data, np.ndarray) else read_image(data)
@@ -204,13 +212,27 @@ def _fetch(work: Work, item: Item) -> tuple[NDArray[np.uint8], int]:
             size = data.stat().st_size
         else:
             size = data.nbytes if isinstance(data, np.ndarray) else len(data)
+        mask = None if work.masks is None else _fetch_mask(work, item, picture.shape)
         if work.plan.resize is not None:
             picture = resize_short_side(picture, work.plan.resize)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error
     except ImageError as error:
         raise ValueError(error.reason) from error
-    return picture, size
+    if mask is not None:
+        mask = resize_mask(mask, (picture.shape[0], picture.shape[1]))
+    return Loaded(item, as_tensor(picture), size, mask)
+
+
+def _fetch_mask(work: Work, item: Item, shape: tuple[int, ...]) -> Mask:
+    """Return the mask of a picture of ``shape``, which was not resized yet."""
+    assert work.masks is not None
+    path = work.root / item.mask
+    try:
+        return read_mask(path, work.masks, work.num_classes, (shape[0], shape[1]))
+    except ImageError as error:  # as for pictures, a reason says nothing of where the set lies
+        message = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"its mask {item.mask}: {message}") from error
 
 
 def _judge(

@@ -80,8 +80,8 @@ def export(
             if job.name in kept:
                 progress(job.split, len(job.items))
         work = Work(
-            pictures.root, pictures.source, bool(pictures.classes), codec_folder, plan, device,
-            skip_unreadable, verify,
+            pictures.root, pictures.source, len(pictures.classes), codec_folder, plan, device,
+            skip_unreadable, verify, pictures.masks,
         )  # fmt: skip
         missing = [job for job in jobs if job.name not in kept]
         with closing(make_shards(work, codec, missing, workers, progress)) as shards:
@@ -136,6 +136,7 @@ def _new_index(
         "stride": codec.stride,
         "planes": list(codec.planes),
         "classes": pictures.classes,
+        **describe_masks(pictures),
         "preprocessing": {"resize": plan.resize, "crop": None},
         "block": plan.block,
         "per_shard": plan.per_shard,
@@ -148,9 +149,21 @@ def _new_index(
     }
 
 
+def describe_masks(pictures: ImageSet) -> dict[str, Any]:
+    """Return what the index says of masks; of a set without, nothing."""
+    if pictures.masks is None:
+        return {}
+    palette = [[int(level) for level in colour] for colour in pictures.masks.palette]
+    assert len(palette) == len(pictures.classes)
+    return {"masks": {"palette": palette, "ignore_index": pictures.masks.ignore_index}}
+
+
 def fingerprint(pictures: ImageSet) -> str:
     """Identify the list of inputs: a resumed export must go on with the same one."""
     lines = [f"{s}\t{i.key}\t{i.label}" for s, items in pictures.splits.items() for i in items]
+    if pictures.masks is not None:
+        lines += [item.mask for items in pictures.splits.values() for item in items]
+        lines += [f"{value}\t{number}" for value, number in pictures.masks.numbers.items()]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -169,7 +182,7 @@ def _resume(folder: Path, index: dict[str, Any], jobs: list[Job]) -> dict[str, E
         planned = {job.name for job in jobs}
         edited = [entry for entry in entries if "targets_name" in entry]
         edited += [entry for name, entry in done.items() if name not in planned]
-        older = {"augmentations": AUGMENTATIONS} | old
+        older = {"augmentations": AUGMENTATIONS, "masks": None} | old
         changed = [
             key for key in index if key not in ("complete", "splits") and older[key] != index[key]
         ]

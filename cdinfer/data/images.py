@@ -82,7 +82,7 @@ def read_image(
         try:
             image = open_image(file)
         except Exception as error:
-            raise _unreadable(name, error) from None
+            raise unreadable(name, error) from None
         with image:
             area = image.width * image.height
             if area > max_pixels:
@@ -99,7 +99,7 @@ def read_image(
             except MemoryError:  # a sound picture, too large for this machine
                 raise
             except Exception as error:  # Pillow raises nearly anything on damaged files
-                raise _unreadable(name, error) from None
+                raise unreadable(name, error) from None
     return _upright(pixels, orientation)
 
 
@@ -224,7 +224,7 @@ def pillow() -> Iterator[None]:
                 _pillow_undo.close()
 
 
-def _unreadable(name: str, error: Exception) -> ImageError:
+def unreadable(name: str, error: Exception) -> ImageError:
     """Return the one-line error for a file that Pillow could not make a picture of."""
     if isinstance(error, UnidentifiedImageError):
         cause = "no picture in it"

@@ -2,6 +2,7 @@
 
     codec, bpp, stream, stride    what its latents are
     classes, preprocessing        what its labels and pictures are
+    masks                         palette and ignore_index, where classes are those of pixels
     augmentations                 what networks may do to latents in training ("crop")
     splits                        the shards of each split, their blocks and where those lie
 
@@ -12,6 +13,7 @@ files under new names (``train-00000-1``) and a new index, whose renaming is the
 import json
 import os
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.data.blocks import LEAST
 from cdinfer.data.layout import INDEX
 from cdinfer.data.lists import SPLITS
+from cdinfer.data.mask_blocks import LEAST as LEAST_MASK
+from cdinfer.data.masks import Masks
 
 FORMAT = 1
 
@@ -55,6 +59,8 @@ class ShardEntry(NamedTuple):
         blocks: in the order of the tar.
         targets: offset and length in bytes of each block's targets.
         targets_name: that of the targets; another one once the shard was relabelled.
+        masks: offset and length in bytes of each block's masks, beside the targets; none in sets
+            without.
     """
 
     name: str
@@ -62,11 +68,20 @@ class ShardEntry(NamedTuple):
     blocks: list[BlockEntry]
     targets: list[tuple[int, int]]
     targets_name: str
+    masks: list[tuple[int, int]]
 
     @property
     def tars(self) -> tuple[str, str]:
         """File names of the bitstreams and of the targets."""
         return f"{self.name}.tar", f"{self.targets_name}.targets.tar"
+
+    @property
+    def spans(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Offset and length of what is in either tar; of a block's targets, then of its masks."""
+        targets = self.targets
+        if self.masks:
+            targets = [span for pair in zip(targets, self.masks, strict=True) for span in pair]
+        return [block[:2] for block in self.blocks], targets
 
 
 class Split(NamedTuple):
@@ -86,6 +101,12 @@ class Index(NamedTuple):
     preprocessing: dict[str, int | None]
     splits: dict[str, Split]
     augmentations: list[str]
+    masks: Masks | None
+
+    @property
+    def num_labels(self) -> int:
+        """Classes that whole samples may have: none where pixels have them."""
+        return len(self.classes) if self.masks is None else 0
 
     def shards(self, split: str, name: str) -> list[ShardEntry]:
         """Return the shards of a split; ``name`` is that of the set, for errors.
@@ -159,15 +180,22 @@ def _parse(text: bytes, root: str) -> tuple[dict[str, Any], Index]:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {raw['format']!r}")
+        masks = _read_masks(raw["masks"]) if "masks" in raw else None
         index = Index(
             float(raw["bpp"]),
             int(raw["stream"], 16),
             int(raw["stride"]),
             [str(name) for name in raw["classes"]],
             {key: _side(raw["preprocessing"][key]) for key in ("resize", "crop")},
-            {str(name): _read_split(entries) for name, entries in raw["splits"].items()},
+            {str(name): _read_split(e, masks is not None) for name, e in raw["splits"].items()},
             [str(name) for name in raw.get("augmentations", AUGMENTATIONS)],
+            masks,
         )
+        if masks is not None and not 0 < len(masks.palette) == len(index.classes):
+            raise ValueError(
+                f"expected a colour for each of {len(index.classes)} classes of masks, got "
+                f"{len(masks.palette)}"
+            )
         if not 0 < index.stride < LIMIT:
             raise ValueError(f"expected a stride of at least 1, got {index.stride}")
         complete, block = bool(raw["complete"]), int(raw["block"])
@@ -191,7 +219,15 @@ def _side(value: object) -> int | None:
     return value
 
 
-def _read_split(entries: list[dict[str, Any]]) -> Split:
+def _read_masks(raw: dict[str, Any]) -> Masks:
+    palette = [[red, green, blue] for red, green, blue in raw["palette"]]
+    for value in (raw["ignore_index"], *chain(*palette)):
+        if type(value) is not int or not 0 <= value <= 255:
+            raise ValueError(f"expected a number from 0 to 255, got {value!r}")
+    return Masks(palette, raw["ignore_index"])
+
+
+def _read_split(entries: list[dict[str, Any]], masked: bool) -> Split:
     shards = []
     for raw in entries:
         shard = ShardEntry(
@@ -200,17 +236,21 @@ def _read_split(entries: list[dict[str, Any]]) -> Split:
             [BlockEntry(*map(int, block)) for block in raw["blocks"]],
             [(int(offset), int(length)) for offset, length in raw["targets"]],
             str(raw.get("targets_name", raw["name"])),
+            [(int(offset), int(length)) for offset, length in raw["masks"]] if masked else [],
         )
         for name in (shard.name, shard.targets_name):
             if not NAME.fullmatch(name):
                 raise ValueError(f"expected a shard's name like train-00000, got {name!r}")
         places = [(entry.offset, entry.length, shard.sizes[0]) for entry in shard.blocks]
-        places += [(*target, shard.sizes[1]) for target in shard.targets]
+        places += [(*place, shard.sizes[1]) for place in (*shard.targets, *shard.masks)]
+        least = [block.samples * (4 + LEAST_MASK) for block in shard.blocks]
         if (
             len(shard.blocks) != len(shard.targets)
+            or len(shard.masks) != (len(shard.blocks) if masked else 0)
             or any(min(place) < 0 or sum(place[:2]) > place[2] for place in places)
             or any(min(entry) < 0 or max(entry) >= LIMIT for entry in shard.blocks)
             or any(not 0 < e.samples * LEAST <= e.length for e in shard.blocks)
+            or any(m[1] < length for m, length in zip(shard.masks, least, strict=False))
         ):
             raise ValueError(f"the blocks of {shard.name} cannot be where it says")
         _check_rest(raw)

@@ -2,6 +2,7 @@
 
     layout                                      read as
     index.json of cdinfer export                shards (see ``shards.py``)
+    JPEGImages/, SegmentationClass/ and lists   pictures with masks (see ``voc.py``)
     lists of pictures                           labelled splits (see ``lists.py``)
     train/ [val/] [test/] with class folders    labelled splits
     train/ [val/] [test/] flat                  unlabelled splits (codecs)
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from cdinfer.data.images import IMAGE_SUFFIXES, find_images
 from cdinfer.data.lists import SPLITS, find_lists
 from cdinfer.data.masks import Masks
+from cdinfer.data.voc import find_voc
 
 INDEX = "index.json"
 
@@ -94,7 +96,8 @@ def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
     Args:
         root: a folder in one of the module's layouts.
         splits: which lists to use, where there are several: ``blocked`` reads
-            ``splits/train_blocked.txt``; flags call it ``--splits``, or ``--data.splits``.
+            ``splits/train_blocked.txt``, ``aug`` VOC's train_aug.txt; flags call it ``--splits``,
+            or ``--data.splits``.
 
     Raises:
         ValueError: if the folder is missing or empty or lists are inconsistent.
@@ -103,6 +106,12 @@ def find_pictures(root: Path, splits: str | None = None) -> ImageSet:
         near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
         hint = suggest(root.name, near) or "; check the path"
         raise ValueError(f"expected a folder of pictures, got no folder '{root}'{hint}")
+    if voc := find_voc(root, splits):
+        items = {
+            split: [Item(picture.as_posix(), -1, mask=mask.as_posix()) for picture, mask in pairs]
+            for split, pairs in voc.pairs.items()
+        }
+        return ImageSet(root, voc.classes, complete(items), Folder(root), voc.masks)
     if lists := find_lists(root, splits):
         return _build(root, *lists)
     if splits:

@@ -37,24 +37,30 @@ def find_lists(root: Path, name: str | None) -> tuple[Paths, int] | None:
     """
     if (root / "splits").is_dir() and any((root / "splits").glob("*.txt")):
         suffix = f"_{name}" if name else ""
-        return _read(root, {split: f"splits/{split}{suffix}.txt" for split in SPLITS}), 0
+        return read_lists(root, {split: f"splits/{split}{suffix}.txt" for split in SPLITS}), 0
     if (root / "images").is_dir() and any((root / "labels").glob("train*.txt")):
         words = {"train": "train", "val": "validate", "test": "test"}
         lists = {split: f"labels/{word}{name or ''}.txt" for split, word in words.items()}
-        return _read(root, lists), 1
+        return read_lists(root, lists), 1
     if not name and (root / "resisc45-train.txt").is_file():
-        return _read(root, {split: f"resisc45-{split}.txt" for split in SPLITS}, _resisc45), 1
+        return read_lists(root, {split: f"resisc45-{split}.txt" for split in SPLITS}, _resisc45), 1
     return None
 
 
-def check_paths(root: Path, file: Path, paths: list[Path]) -> None:
+def check_paths(root: Path, file: Path | str, paths: list[Path], line: str = "a path") -> None:
     """Refuse paths that ``file`` names twice, that leave ``root`` or do not exist.
+
+    Args:
+        root: the folder that paths start from.
+        file: what names them, for errors.
+        paths: what it names.
+        line: what stands on each of its lines.
 
     Raises:
         ValueError: naming the first of them.
     """
     if not paths:
-        raise ValueError(f"{file} is empty: expected a path on each line")
+        raise ValueError(f"{file} is empty: expected {line} on each line")
     for path in paths:
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{file} names '{path}': expected a path inside {root}")
@@ -65,32 +71,45 @@ def check_paths(root: Path, file: Path, paths: list[Path]) -> None:
         raise ValueError(f"{file} names '{path}' {times} times: expected each picture once")
 
 
-def _read(root: Path, lists: dict[str, str], place: Callable[[str], Path] = Path) -> Paths:
-    """Read the lists that there are; that for training is a must."""
+def read_lists(
+    root: Path, lists: dict[str, str], place: Callable[[str], Path] = Path, line: str = "a path"
+) -> Paths:
+    """Read the lists that there are; that for training is a must.
+
+    Args:
+        root: the folder of the set.
+        lists: split -> path of its list below ``root``.
+        place: makes a path below ``root`` of a line.
+        line: what stands on each line, for errors.
+
+    Raises:
+        ValueError: if lists are missing, damaged or at odds.
+    """
     files = {split: root / name for split, name in lists.items()}
     if not files["train"].is_file():
-        raise ValueError(f"no {files['train']}: {_hint(files['train'].parent)}")
-    paths = {split: _read_list(root, f, place) for split, f in files.items() if f.is_file()}
+        raise ValueError(f"no {files['train']}: {_hint(files['train'].parent, line)}")
+    paths = {split: _read_list(root, f, place, line) for split, f in files.items() if f.is_file()}
     for one, other in combinations(paths, 2):
         if both := set(paths[one]) & set(paths[other]):
             raise ValueError(f"{files[one]} and {files[other]} both name '{min(both)}'")
     return paths
 
 
-def _hint(folder: Path) -> str:
+def _hint(folder: Path, line: str) -> str:
     """Say which lists for training there are in ``folder``."""
     names = sorted(file.stem.removeprefix("train") for file in folder.glob("train*.txt"))
+    names = [name for name in names if name != "val"]  # of trainval.txt, which is both
     flags = [f"--splits {name.lstrip('_')}" if name else "no --splits" for name in names]
-    return f"give {' or '.join(flags)}" if flags else "write one, a path on each line"
+    return f"give {' or '.join(flags)}" if flags else f"write one, {line} on each line"
 
 
-def _read_list(root: Path, file: Path, place: Callable[[str], Path]) -> list[Path]:
+def _read_list(root: Path, file: Path, place: Callable[[str], Path], line: str) -> list[Path]:
     try:
         lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8: expected a path on each line") from error
-    paths = [place(line) for line in lines if line]
-    check_paths(root, file, paths)
+        raise ValueError(f"{file} is not text in UTF-8: expected {line} on each line") from error
+    paths = [place(text) for text in lines if text]
+    check_paths(root, file, paths, line)
     return paths
 
 

@@ -5,7 +5,8 @@
 ``ignore_index`` stands for pixels that have no class (borders, "void"): no loss, no score.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cdinfer.data.images import ImageError, open_image, pillow
+from cdinfer.data.images import ImageError, open_image, pillow, unreadable
 
 Mask = NDArray[np.uint8]
 
@@ -42,31 +43,37 @@ def read_mask(path: Path, masks: Masks, num_classes: int, size: tuple[int, int])
     Raises:
         ImageError: if it cannot be read, has another size, or holds a value that is no class.
     """
-    try:
-        with pillow(), open_image(path) as image:
-            if (image.height, image.width) != size:
-                raise ImageError(
-                    f"{path}: expected a mask of {size[1]} x {size[0]} pixels as its picture has, "
-                    f"got {image.width} x {image.height}"
-                )
-            if image.mode not in ("P", "L", "1"):
-                raise ImageError(
-                    f"{path}: expected a mask whose pixels are class numbers (8-bit palette or "
-                    f"grey), got mode {image.mode}"
-                )
-            mask = np.array(image, np.uint8)
-    except ImageError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on damaged files
-        raise ImageError(f"{path}: the mask cannot be read ({error}); check the path") from error
+    with _opened(path) as image:
+        if (image.height, image.width) != size:
+            raise ImageError(
+                f"{path}: expected a mask of {size[1]} x {size[0]} pixels as its picture has, "
+                f"got {image.width} x {image.height}"
+            )
+        if image.mode not in ("P", "L", "1"):
+            raise ImageError(
+                f"{path}: expected a mask whose pixels are class numbers (8-bit palette or "
+                f"grey), got mode {image.mode}"
+            )
+        mask = np.array(image, np.uint8)
     if masks.numbers:
         table = np.full(256, masks.ignore_index, np.uint8)
         table[list(masks.numbers)] = list(masks.numbers.values())
         mask = table[mask]
     check_mask(mask, num_classes, masks.ignore_index, str(path))
     return mask
+
+
+def read_palette(path: Path) -> list[list[int]]:
+    """Return the colours (red, green, blue) of a palette picture, by its header; of others none.
+
+    Raises:
+        ImageError: if it is no picture.
+    """
+    with _opened(path) as image:
+        if image.mode != "P" or image.palette is None:
+            return []
+        form, colours = image.palette.getdata()
+        return np.frombuffer(colours, np.uint8).reshape(-1, 3).tolist() if form == "RGB" else []
 
 
 def check_mask(mask: Mask, num_classes: int, ignore_index: int, name: str) -> None:
@@ -84,17 +91,45 @@ def check_mask(mask: Mask, num_classes: int, ignore_index: int, name: str) -> No
         )
 
 
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Return a mask of another size (height, width): the nearest pixel's class.
+def colour_mask(mask: Mask, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Return a mask as a palette picture; values without a colour are white.
+
+    All 256 colours are given: of fewer, Pillow writes fewer bits than 255 needs.
+
+    Example:
+        >>> image = colour_mask(np.array([[1, 255]], np.uint8), [[0, 0, 0], [128, 0, 0]])
+        >>> image.mode, np.array(image.convert("RGB")).tolist()
+        ('P', [[[128, 0, 0], [255, 255, 255]]])
+    """
+    image = Image.fromarray(mask)
+    colours = [value for colour in palette for value in colour]
+    image.putpalette(colours + [255] * (768 - len(colours)))
+    return image
+
+
+def resize_mask(
+    mask: Mask, size: tuple[int, int], box: tuple[int, int, int, int] | None = None
+) -> Mask:
+    """Return a mask of another size (height, width), or its rows and columns in ``box``.
+
+    The nearest pixel's class, by whole numbers: of two equally near, the one below or to the right.
+
+    Args:
+        mask: ``(H, W)``.
+        size: to resize to.
+        box: top, left, bottom and right of the part to return; ``None`` returns all.
 
     Example:
         >>> resize_mask(np.array([[0, 1]], np.uint8), (1, 4)).tolist()
         [[0, 0, 1, 1]]
     """
+    top, left, bottom, right = (0, 0, *size) if box is None else box
     if mask.shape == size:
-        return mask
-    resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.array(resized)
+        return mask[top:bottom, left:right]
+    rows = (2 * np.arange(top, bottom) + 1) * mask.shape[0] // (2 * size[0])
+    columns = (2 * np.arange(left, right) + 1) * mask.shape[1] // (2 * size[1])
+    resized: Mask = mask[rows[:, None], columns]
+    return resized
 
 
 def cut_mask(mask: Mask, box: Sequence[int], ignore_index: int) -> Mask:
@@ -109,3 +144,15 @@ def cut_mask(mask: Mask, box: Sequence[int], ignore_index: int) -> Mask:
     part = mask[top : top + height, left : left + width]
     cut[: part.shape[0], : part.shape[1]] = part
     return cut
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a mask; what is wrong with it is an `ImageError`."""
+    try:
+        with pillow(), open_image(path) as image:
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        raise unreadable(str(path), error) from error

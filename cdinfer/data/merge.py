@@ -19,15 +19,16 @@ import torch
 
 from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.codecs.stored import copy_codec
-from cdinfer.data.edit import STAGING, Edit, Progress, Rows, editing, read_rows
+from cdinfer.data.edit import STAGING, Edit, Progress, editing, read_rows
 from cdinfer.data.encoding import Plan
-from cdinfer.data.export import export, fingerprint
+from cdinfer.data.export import describe_masks, export, fingerprint
 from cdinfer.data.index import AUGMENTATIONS, NAME, Index, read_index, read_raw, write_index
 from cdinfer.data.layout import ImageSet
 from cdinfer.data.lock import LOCK, locked
 from cdinfer.data.reader import REMEDY, Reader
-from cdinfer.data.targets import pack_targets, targets_name
-from cdinfer.data.writer import Made, pack_tar
+from cdinfer.data.targets import targets_name
+from cdinfer.data.unite import Classes, check_classes, unite
+from cdinfer.data.writer import Made, Rows, pack_tar, pack_targets_tar
 
 
 class Other(NamedTuple):
@@ -70,7 +71,8 @@ def append(
     name = f"{STAGING}{hashlib.sha256(same.encode()).hexdigest()[:16]}"
     with editing(root, keep=name) as edit:
         _refuse_known(_keys(root, edit.index), (item.key for item in items), pictures.root)
-        _unite(edit, pictures.classes, str(pictures.root), new_classes)
+        masks = describe_masks(pictures).get("masks")
+        unite(edit, Classes(str(pictures.root), pictures.classes, masks), new_classes)
         raw, folder = edit.raw, root / name
         floor = raw.get("floor", {"min_psnr": None, "drop": False})
         plan = Plan(
@@ -91,7 +93,8 @@ def merge(
 ) -> int:
     """Copy the shards of other sets behind those of a set; no bitstream is encoded again.
 
-    Class lists are united by name: those of ``root`` keep their numbers.
+    Labels are united by name: those of ``root`` keep their numbers. Of masks, one list of classes
+    has to begin with the other.
 
     Args:
         root: folder of the set.
@@ -104,7 +107,8 @@ def merge(
         How many samples came.
 
     Raises:
-        ValueError: if sets have other streams or preprocessing, or a key in common.
+        ValueError: if sets have other streams or preprocessing, a key in common, or classes that
+            do not fit together.
     """
     found = [_read(other) for other in others]
     if target is None:
@@ -150,7 +154,8 @@ def _read(root: Path) -> Other:
 def _check(edit: Edit, others: Sequence[Other]) -> None:
     """Refuse sets that do not belong together."""
     mine, known = edit.index, _keys(edit.root, edit.index)
-    for root, _, index in others:
+    longest = _classes(edit.root, edit.raw)
+    for root, raw, index in others:
         if index.stream != mine.stream:
             raise ValueError(
                 f"'{edit.root}' holds stream {mine.stream:08x} and '{root}' stream "
@@ -169,6 +174,8 @@ def _check(edit: Edit, others: Sequence[Other]) -> None:
                 f"'{without}' has no classes and the other has: label it first with cdinfer "
                 "shards relabel --new-classes"
             )
+        check_classes(longest, _classes(root, raw))
+        longest = max(longest, _classes(root, raw), key=lambda classes: len(classes.names))
         own = _keys(root, index)
         _refuse_known(known, own, root)
         known |= own
@@ -176,7 +183,7 @@ def _check(edit: Edit, others: Sequence[Other]) -> None:
 
 def _add(edit: Edit, other: Other, progress: Progress) -> int:
     """Write copies of all shards of ``other`` and enter them; return how many samples came."""
-    _unite(edit, other.checked.classes, str(other.root), True)
+    unite(edit, _classes(other.root, other.raw), True)
     numbers = {name: number for number, name in enumerate(edit.raw["classes"])}
     label = [numbers[name] for name in other.checked.classes]
     proven = edit.raw.get("augmentations", AUGMENTATIONS)
@@ -189,7 +196,7 @@ def _add(edit: Edit, other: Other, progress: Progress) -> int:
         reader = Reader(other.root, other.checked, split)
         reader.check_files()
         for place, _, blocks in read_rows(reader, lambda count: None):
-            rows = [[(label[i] if label else -1, key) for i, key in block] for block in blocks]
+            rows = [[(-1 if i < 0 else label[i], key) for i, key in block] for block in blocks]
             made = _renamed(other.root, reader, place, entries[place], f"{split}-{free:05d}", rows)
             edit.write(made)
             own.append(made.entry)
@@ -205,35 +212,29 @@ def _renamed(
     """Return a copy of a shard under another name and with other targets."""
     shard = reader.shards[place]
     data = _whole(root / shard.tars[0], entry["sha256"])
-    _whole(root / shard.tars[1], entry["targets_sha256"])
-    keys = [f"{name}-{number:04d}" for number in range(len(rows))]
-    ends = [(block.offset, block.offset + block.length) for block in shard.blocks]
-    tar, places = pack_tar({f"{k}.cdb": data[a:b] for k, (a, b) in zip(keys, ends, strict=True)})
-    targets, target_places = pack_tar(
-        {f"{k}.json.bz2": pack_targets(block) for k, block in zip(keys, rows, strict=True)}
-    )
+    targets = _whole(root / shard.tars[1], entry["targets_sha256"])
+    masks = [targets[at : at + length] for at, length in shard.masks]
+    blocks = {
+        f"{name}-{number:04d}.cdb": data[block.offset : block.offset + block.length]
+        for number, block in enumerate(shard.blocks)
+    }
+    tar, places = pack_tar(blocks)
+    masked = reader.index.masks is not None
+    targets, sums, target_places = pack_targets_tar(name, rows, masks if masked else None)
     new = {
         "name": name,
         "bytes": len(tar),
         "sha256": hashlib.sha256(tar).hexdigest(),
-        "targets_bytes": len(targets),
-        "targets_sha256": hashlib.sha256(targets).hexdigest(),
+        **sums,
         "blocks": [[*where, *b[2:]] for where, b in zip(places, shard.blocks, strict=True)],
-        "targets": target_places,
+        **target_places,
     }
     kept = {field: entry[field] for field in entry if field != "targets_name"}
     return Made(kept | new, {f"{name}.tar": tar, targets_name(name): targets})
 
 
-def _unite(edit: Edit, classes: list[str], where: str, new_classes: bool) -> None:
-    """Add ``classes`` to those of a set."""
-    own: list[str] = edit.raw["classes"]
-    if bool(classes) != bool(own):
-        raise ValueError(
-            f"'{edit.root}' has {len(own)} classes and '{where}' {len(classes)}: expected both "
-            "labelled, or neither"
-        )
-    edit.add_classes(classes, new_classes)
+def _classes(root: Path, raw: dict[str, Any]) -> Classes:
+    return Classes(str(root), raw["classes"], raw.get("masks"))
 
 
 def _keys(root: Path, index: Index) -> set[str]:

@@ -5,10 +5,12 @@
     URL ------------ shards    -> the same batches, streamed (``stream.py``)
 
 Batches are dicts: ``label (B,)``, ``size (B, 2)`` in pixels, ``index (B,)``, and either
-``image (B, 3, H, W)`` or ``planes``, a dict of integer ``(B, C, h, w)`` tensors.
+``image (B, 3, H, W)`` or ``planes``, a dict of integer ``(B, C, h, w)`` tensors. Sets with masks
+add ``mask (B, H, W)`` uint8, which starts where the picture or the latents do.
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from cdinfer.bitstream.remote import is_url, shown
 from cdinfer.data.draws import EpochSampler
-from cdinfer.data.folders import PictureDataset
+from cdinfer.data.folders import Augment, PictureDataset
 from cdinfer.data.index import read_index
 from cdinfer.data.layout import find_pictures, is_shards
 from cdinfer.data.loader import Loader, share_step
+from cdinfer.data.masks import IGNORE_INDEX
+from cdinfer.data.mosaics import mosaic_set
 from cdinfer.data.remote_shards import fetch_index
 from cdinfer.data.sample import sample_set
 from cdinfer.data.shards import ShardDataset
@@ -43,7 +47,7 @@ class DataModule(LightningDataModule):
 
     Args:
         path: shards or a folder (see ``layout.py``), or the URL of shards (see ``remote.py``);
-            without one, the embedded sample set.
+            without one, an embedded sample set.
         batch_size: samples a training batch.
         crop: side of the square crop, in pixels; random in training, centred otherwise.
             ``None`` takes pictures whole; they must then be of one size.
@@ -53,7 +57,7 @@ class DataModule(LightningDataModule):
             proven).
         splits: which lists of a folder to use (``blocked`` for ``splits/train_blocked.txt``).
         input: what networks will read; it decides what can be cropped here.
-        whole: validate and test on whole pictures, one at a time (codecs).
+        whole: validate and test on whole pictures, one at a time (codecs, segmentation).
         workers: loading processes. 0 is fastest for shards.
         memory: MiB of decoded pictures to keep.
         seed: of order, crops and flips.
@@ -63,6 +67,18 @@ class DataModule(LightningDataModule):
         prefetch: batches that a thread reads ahead, without worker processes; 0 for no thread.
         on_error: ``skip`` puts another sample in the place of a damaged one of shards, or leaves it
             out of validation and test, and warns; ``stop`` ends with its name.
+        scale: smallest and largest factor by which pictures are resized at random in training,
+            before they are cropped (``[0.5, 1.5]`` for segmentation).
+        augment: ``strong`` trains on random parts, resized, and TrivialAugment (classes of whole
+            pictures; see ``strong.py``).
+        sample: the embedded set to take without a path: pictures that have a class each (``cls``)
+            or mosaics with masks (``seg``).
+
+    Attributes:
+        classes: names, of the set's labels or of its masks' values.
+        masks: what masks have in common; ``None`` where classes are of whole pictures.
+        palette: colour (red, green, blue) of each class of the masks; empty without.
+        ignore_index: value of pixels without a class.
     """
 
     def __init__(
@@ -81,12 +97,16 @@ class DataModule(LightningDataModule):
         shuffle: Literal["full", "blocks"] = "full",
         prefetch: int = 2,
         on_error: Literal["stop", "skip"] = "stop",
+        scale: tuple[float, float] | None = None,
+        augment: Augment = "plain",
+        sample: Literal["cls", "seg"] = "cls",
     ) -> None:
         super().__init__()
         self.url = path if path is not None and is_url(path) else None
-        self.root = (
-            sample_set() if path is None else Path(path) if self.url is None else shown(path)
-        )
+        if path is None:
+            self.root: Path | str = sample_set() if sample == "cls" else mosaic_set()
+        else:
+            self.root = Path(path) if self.url is None else shown(path)
         #: The end of the path: what a codec's card calls the data.
         self.name = "/".join(Path(self.root).resolve().parts[-2:])
         self.batch_size, self.crop, self.resize, self.flip = batch_size, crop, resize, flip
@@ -103,22 +123,7 @@ class DataModule(LightningDataModule):
                 f"'{self.root}' holds pictures, which lie in no blocks: leave out --data.shuffle"
             )
         if self.sharded:
-            if input == "original":
-                raise ValueError(
-                    f"'{self.root}' holds latents, not pictures: for input original give "
-                    "--data the folder it was exported from"
-                )
-            if whole:
-                raise ValueError(
-                    f"'{self.root}' holds latents and codecs learn from pictures: give --data a "
-                    "folder of pictures"
-                )
-            if resize is not None or splits is not None:
-                flag = "--resize" if splits is None else "--splits"
-                raise ValueError(
-                    f"'{self.root}' holds latents that are resized and split already: give "
-                    f"{flag} to cdinfer export instead"
-                )
+            _check_latents(self.root, input, resize, splits, scale, augment)
             index = read_index(Path(self.root)) if self.url is None else fetch_index(self.url)
             self.index = index
             self.classes: list[str] = index.classes
@@ -126,11 +131,17 @@ class DataModule(LightningDataModule):
             self.resize = index.preprocessing["resize"]
             #: Stream id of the shards; None for pictures.
             self.stream: int | None = index.stream
+            self.masks = index.masks
         else:
             self.pictures = find_pictures(Path(self.root), splits)
             self.classes = self.pictures.classes
             self.lengths = {name: len(items) for name, items in self.pictures.splits.items()}
             self.stream = None
+            self.masks = self.pictures.masks
+            _check_augmentation(crop, scale, augment, self.masks is not None)
+        self.scale, self.augment = scale, augment
+        self.palette = [] if self.masks is None else [list(rgb) for rgb in self.masks.palette]
+        self.ignore_index = IGNORE_INDEX if self.masks is None else self.masks.ignore_index
 
     @property
     def preprocessing(self) -> dict[str, int | None]:
@@ -148,7 +159,7 @@ class DataModule(LightningDataModule):
         if self.url is not None:
             self._train_loader = self._stream(self.url, "train", batch_size)
         else:
-            dataset = self._dataset("train", self.crop)
+            dataset = self._dataset("train")
             blocks = self._blocks(dataset)
             sampler = EpochSampler(length, self.seed, batch_size, rank, world, blocks)
             self._train_loader = self._loader(dataset, batch_size, sampler)
@@ -170,7 +181,7 @@ class DataModule(LightningDataModule):
         return DataLoader(PictureDataset(Path(self.root), items[::step], None, self.resize))
 
     def _whole_split(self, split: str) -> Loader:
-        crop, batch_size = (None, 1) if self.whole else (self.crop, self.batch_size)
+        batch_size = 1 if self.whole else self.batch_size
         length, (rank, world) = self._length(split), self._process()
         if length < world:  # their metrics would wait for each other for ever
             raise ValueError(
@@ -179,7 +190,7 @@ class DataModule(LightningDataModule):
             )
         if self.url is not None:
             return self._stream(self.url, split, batch_size)
-        return self._loader(self._dataset(split, crop), batch_size, range(rank, length, world))
+        return self._loader(self._dataset(split), batch_size, range(rank, length, world))
 
     def state_dict(self) -> dict[str, int]:
         """Return how far the training epoch has come.
@@ -207,11 +218,11 @@ class DataModule(LightningDataModule):
         return self.lengths[split]
 
     def _stream(self, url: str, split: str, batch_size: int) -> Loader:
-        rank, world = self._process()
+        (rank, world), (crop, whole) = self._process(), self._crop(split)
         data = StreamDataset(
             url,
             split,
-            self.crop,
+            crop,
             self.input == "latents",
             batch_size,
             split == "train",
@@ -220,14 +231,27 @@ class DataModule(LightningDataModule):
             world,
             index=self.index,
             on_error=self.on_error,
+            whole=whole,
         )
         return StreamLoader(data, self.workers, self.prefetch)
 
-    def _dataset(self, split: str, crop: int | None) -> Dataset[Any]:
+    def _crop(self, split: str) -> tuple[int | None, bool]:
+        """Return the crop of a split's samples, and whether they are whole and come alone."""
+        whole = self.whole and split != "train"
+        return None if whole else self.crop, whole
+
+    def _dataset(self, split: str) -> Dataset[Any]:
+        crop, whole = self._crop(split)
         if self.sharded:
             latents = self.input == "latents"
             return ShardDataset(
-                Path(self.root), split, crop, latents, self.seed, on_error=self.on_error
+                Path(self.root),
+                split,
+                crop,
+                latents,
+                self.seed,
+                on_error=self.on_error,
+                whole=whole,
             )
         return PictureDataset(
             Path(self.root),
@@ -237,6 +261,10 @@ class DataModule(LightningDataModule):
             self.flip,
             self.seed,
             self.memory,
+            self.masks,
+            len(self.classes),
+            self.scale if split == "train" else None,
+            self.augment if split == "train" else "plain",
         )
 
     def _blocks(self, dataset: Dataset[Any]) -> list[int] | None:
@@ -257,6 +285,63 @@ class DataModule(LightningDataModule):
             collate_fn=_as_it_is if self.sharded else _stack,
             prefetch=self.prefetch,
         )
+
+
+def _check_latents(
+    root: Path | str,
+    input: Input,
+    resize: int | None,
+    splits: str | None,
+    scale: tuple[float, float] | None,
+    augment: Augment,
+) -> None:
+    """Refuse what the latents in ``root`` cannot give.
+
+    Raises:
+        ValueError: saying what to do instead.
+    """
+    if input == "original":
+        raise ValueError(
+            f"'{root}' holds latents, not pictures: for input original give "
+            "--data the folder it was exported from"
+        )
+    if resize is not None or splits is not None:
+        flag = "--resize" if splits is None else "--splits"
+        raise ValueError(
+            f"'{root}' holds latents that are resized and split already: give "
+            f"{flag} to cdinfer export instead"
+        )
+    if scale is not None or augment == "strong":
+        flag = "--data.scale" if augment == "plain" else "--data.augment"
+        raise ValueError(
+            f"'{root}' holds latents, which can only be cropped: leave out {flag}, or "
+            "train on pictures"
+        )
+
+
+def _check_augmentation(
+    crop: int | None, scale: tuple[float, float] | None, augment: Augment, masks: bool
+) -> None:
+    """Refuse what pictures cannot be trained with.
+
+    Raises:
+        ValueError: saying what to give instead.
+    """
+    if scale is not None and not 0 < scale[0] <= scale[1] < math.inf:
+        raise ValueError(
+            "expected a smallest and a largest factor, as --data.scale [0.5,1.5], got "
+            f"[{scale[0]},{scale[1]}]"
+        )
+    if augment == "strong" and masks:
+        raise ValueError(
+            "--data.augment strong is for classes of whole pictures: for masks give --data.scale "
+            "[0.5,1.5] instead"
+        )
+    if augment == "strong" and scale is not None:
+        raise ValueError("--data.augment strong resizes at random by itself: drop --data.scale")
+    if crop is None and (scale is not None or augment == "strong"):
+        flag = "--data.scale" if augment == "plain" else "--data.augment strong"
+        raise ValueError(f"{flag} gives pictures of a size of their own: give --data.crop with it")
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401

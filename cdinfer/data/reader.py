@@ -1,6 +1,7 @@
 """The tars of one split: opened when they are needed, checked on first touch.
 
-    sample --number of its block, place in it--> block (``blocks.py``), targets (``targets.py``)
+    sample --number of its block, place in it--> block (``blocks.py``), targets (``targets.py``),
+                                                 masks (``mask_blocks.py``)
 
 Tars are memory-mapped; nothing is copied but what is asked for.
 """
@@ -17,6 +18,7 @@ from cdinfer.codecs.cae import CAE
 from cdinfer.codecs.stored import read_codec
 from cdinfer.data.blocks import Block
 from cdinfer.data.index import BlockEntry, Index, ShardEntry
+from cdinfer.data.mask_blocks import MaskBlock
 from cdinfer.data.targets import read_targets
 
 REMEDY = "copy the set or export it again"
@@ -73,8 +75,7 @@ class Reader:
 
     def __init__(self, root: Path, index: Index, split: str) -> None:
         self.shards = index.shards(split, str(root))
-        self.root, self.split, self.stride = root, split, index.stride
-        self.num_classes = len(index.classes)
+        self.root, self.split, self.index = root, split, index
         self.entries: list[tuple[ShardEntry, int, BlockEntry]] = [
             (shard, number, entry)
             for shard in self.shards
@@ -85,6 +86,7 @@ class Reader:
         self.bounds: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
         self._maps: dict[Path, memoryview] = {}
         self._blocks: dict[int, Block] = {}
+        self._masks: dict[int, MaskBlock] = {}
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -122,7 +124,7 @@ class Reader:
             data = self._map(shard.tars[0])[entry.offset : entry.offset + entry.length]
             try:
                 block = Block(data, self.name(number))
-                if not block.fits(entry.samples, entry[-2:], self.stride):
+                if not block.fits(entry.samples, entry[-2:], self.index.stride):
                     raise ValueError(
                         f"damaged block {block.name}: it does not fit its index; {REMEDY}"
                     )
@@ -141,12 +143,25 @@ class Reader:
         offset, length = shard.targets[place]
         data = bytes(self._map(shard.tars[1])[offset : offset + length])
         try:
-            return read_targets(data, entry.samples, self.num_classes)
+            return read_targets(data, entry.samples, self.index.num_labels)
         except ValueError as error:
-            path = self.root / shard.tars[1]
-            raise Damage(
-                f"damaged {path}, block {place}: {error}; {REMEDY}", self.samples(number)
-            ) from error
+            raise self._damaged_targets(number, error) from error
+
+    def masks(self, number: int) -> MaskBlock:
+        """Return the masks of a block, not read yet, of a set that has them.
+
+        Raises:
+            Damage: if they are damaged.
+        """
+        if number not in self._masks:
+            shard, place, entry = self.entries[number]
+            offset, length = shard.masks[place]
+            data = self._map(shard.tars[1])[offset : offset + length]
+            try:
+                self._masks[number] = MaskBlock(data, entry.samples)
+            except ValueError as error:
+                raise self._damaged_targets(number, error) from error
+        return self._masks[number]
 
     def samples(self, number: int) -> range:
         """Return the numbers of a block's samples."""
@@ -172,6 +187,11 @@ class Reader:
             f"damaged block {self.name(number)}, key {key}: {error}", range(sample, sample + 1)
         ) from error
 
+    def _damaged_targets(self, number: int, error: ValueError) -> Damage:
+        shard, place, _ = self.entries[number]
+        path = self.root / shard.tars[1]
+        return Damage(f"damaged {path}, block {place}: {error}; {REMEDY}", self.samples(number))
+
     def _map(self, name: str) -> memoryview:
         path = self.root / name
         if path not in self._maps:
@@ -187,4 +207,4 @@ class Reader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Memory maps stay behind when a worker process is started."""
-        return {**self.__dict__, "_maps": {}, "_blocks": {}}
+        return {**self.__dict__, "_maps": {}, "_blocks": {}, "_masks": {}}

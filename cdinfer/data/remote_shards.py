@@ -18,6 +18,7 @@ from cdinfer.data.blocks import Block
 from cdinfer.data.deal import Piece
 from cdinfer.data.index import MAX_INDEX, Index, ShardEntry, parse_index
 from cdinfer.data.layout import INDEX
+from cdinfer.data.mask_blocks import MaskBlock
 from cdinfer.data.reader import Damage
 from cdinfer.data.targets import read_targets
 
@@ -36,6 +37,7 @@ class Sample(NamedTuple):
         file: its bitstream.
         where: its block, for errors.
         key: path of its picture, for errors.
+        mask: the PNG of its mask, in sets with masks.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Sample(NamedTuple):
     file: Parsed
     where: str
     key: str
+    mask: bytes
 
 
 def fetch_index(url: str, delays: tuple[float, ...] = DELAYS) -> Index:
@@ -83,7 +86,7 @@ class RemoteShards:
     ) -> None:
         self.shards = index.shards(split, shown(url))
         self.url, self.on_damage, self.delays = url, on_damage, delays
-        self.stride, self.num_classes = index.stride, len(index.classes)
+        self.stride, self.num_labels = index.stride, index.num_labels
         self.counts = [sum(entry.samples for entry in shard.blocks) for shard in self.shards]
         self._firsts = np.cumsum([0, *self.counts]).tolist()
         for shard in self.shards:
@@ -109,9 +112,10 @@ class RemoteShards:
             for number in numbers:
                 block = _take(data, *shard.blocks[number][:2])
                 rows = _take(targets, *shard.targets[number])
+                masks = _take(targets, *shard.masks[number]) if shard.masks else b""
                 first = self._firsts[piece.shard] + bounds[number]
                 try:
-                    samples = self._unpack(shard, number, first, block, rows)
+                    samples = self._unpack(shard, number, first, block, rows, masks)
                 except ValueError as error:
                     lost = range(first, first + shard.blocks[number].samples)
                     self.on_damage(Damage(str(error), lost))
@@ -121,13 +125,20 @@ class RemoteShards:
 
     def _open(self, shard: ShardEntry, which: int, numbers: list[int]) -> Remote:
         """Open one of a shard's two tars for the blocks ``numbers``."""
-        spans = shard.targets if which else [entry[:2] for entry in shard.blocks]
-        start, stop = spans[numbers[0]][0], sum(spans[numbers[-1]])
+        spans = shard.spans[which]
+        each = len(spans) // len(shard.blocks)  # 2: targets and masks
+        start, stop = spans[each * numbers[0]][0], sum(spans[each * numbers[-1] + each - 1])
         url = locate(self.url, shard.tars[which])
         return Remote(url, shard.sizes[which], start, stop, self.delays)
 
     def _unpack(
-        self, shard: ShardEntry, number: int, first: int, data: bytes, targets: bytes
+        self,
+        shard: ShardEntry,
+        number: int,
+        first: int,
+        data: bytes,
+        targets: bytes,
+        masks: bytes,
     ) -> list[Sample]:
         """Return the samples of a block, of which ``first`` is the number of the first.
 
@@ -141,7 +152,8 @@ class RemoteShards:
         if not block.fits(entry.samples, entry[-2:], self.stride):
             raise ValueError(f"damaged block {where}: it does not fit its index; start again")
         try:
-            rows = read_targets(targets, entry.samples, self.num_classes)
+            rows = read_targets(targets, entry.samples, self.num_labels)
+            pngs = MaskBlock(memoryview(masks), entry.samples) if shard.masks else None
         except ValueError as error:
             raise ValueError(
                 f"damaged {urls[1]}, block {number}: {error}; copy it again"
@@ -149,7 +161,14 @@ class RemoteShards:
         sizes: list[tuple[int, int]] = [(height, width) for height, width in block.sizes.tolist()]
         return [
             Sample(
-                first + i, *rows[i][:1], sizes[i], entry[-2:], block.parsed(i), where, rows[i][1]
+                first + i,
+                rows[i][0],
+                sizes[i],
+                entry[-2:],
+                block.parsed(i),
+                where,
+                rows[i][1],
+                b"" if pngs is None else bytes(pngs[i]),
             )
             for i in range(len(block))
         ]
@@ -162,7 +181,7 @@ def _take(file: Remote, offset: int, length: int) -> bytes:
 
 def _check_order(shard: ShardEntry, name: str) -> None:
     """Refuse blocks that cannot be read one after the other in a bounded memory."""
-    for spans in ([entry[:2] for entry in shard.blocks], shard.targets):
+    for spans in shard.spans:
         end = 0
         for offset, length in spans:
             if offset < end:

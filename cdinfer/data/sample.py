@@ -26,6 +26,7 @@ networks got them right less than half of the time.
 import math
 import random
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -147,25 +148,40 @@ SAMPLE_CLASSES = tuple(SOURCES)
 def sample_set(root: Path | None = None) -> Path:
     """Return the folder of the sample set, made on the first call.
 
-    It holds ``{train,val,test}/CLASS/NNN.png`` (8-bit grey) and ``LICENSE.txt``. It appears
-    whole or not at all, whoever is interrupted or makes it at the same time.
+    It holds ``{train,val,test}/CLASS/NNN.png`` (8-bit grey) and ``LICENSE.txt``.
 
     Args:
-        root: cache folder; ``None`` is ``$CDINFER_CACHE``, else ``$XDG_CACHE_HOME/cdinfer``,
-            else ``~/.cache/cdinfer``.
+        root: cache folder, as :func:`make_once` takes it.
 
     Raises:
         ValueError: if the cache cannot be written or scikit-image lacks its photographs.
     """
+    return make_once(NAME, _write, root)
+
+
+def make_once(name: str, write: Callable[[Path], None], root: Path | None) -> Path:
+    """Return the folder ``name`` in the cache, written on the first call.
+
+    It appears whole or not at all, whoever is interrupted or makes it at the same time.
+
+    Args:
+        name: of the folder.
+        write: makes the folder it is given, which does not exist yet.
+        root: cache folder; ``None`` is ``$CDINFER_CACHE``, else ``$XDG_CACHE_HOME/cdinfer``,
+            else ``~/.cache/cdinfer``.
+
+    Raises:
+        ValueError: if the cache cannot be written.
+    """
     root = cache_folder() if root is None else root
-    target = root / NAME
+    target = root / name
     if target.is_dir():
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=root) as temporary:
-            made = Path(temporary, NAME)
-            _write(made)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary:
+            made = Path(temporary, name)
+            write(made)
             made.rename(target)
     except OSError as error:
         if not target.is_dir():  # else another process was faster
@@ -174,6 +190,22 @@ def sample_set(root: Path | None = None) -> Path:
                 "set CDINFER_CACHE to a folder that can be written"
             ) from None
     return target
+
+
+def read_photographs() -> dict[str, Image.Image]:
+    """Return the photograph of each class, grey.
+
+    Raises:
+        ValueError: if scikit-image lacks its photographs.
+    """
+    package = find_spec("skimage")  # finds it without importing it
+    if package is None or package.origin is None:
+        raise ValueError("expected scikit-image with its photographs; pip install scikit-image")
+    data = Path(package.origin).parent / "data"
+    return {
+        label: Image.fromarray(read_image(data / source.picture)).convert("L")
+        for label, source in SOURCES.items()
+    }
 
 
 def plan() -> list[Crop]:
@@ -190,11 +222,11 @@ def plan() -> list[Crop]:
     for label, source in SOURCES.items():
         rng = random.Random(f"{NAME} {label}")
         for split, count in COUNTS.items():
-            cells = _cells(source, split)
-            for number in range(count):
-                box = _window(cells[number % len(cells)], rng)
-                mean, contrast = _between(MEAN, rng.random()), _between(CONTRAST, rng.random())
-                crops.append(Crop(split, label, number, box, mean, contrast))
+            cells = cells_of(source, split)
+            crops += [
+                draw_crop(split, label, number, cells[number % len(cells)], rng)
+                for number in range(count)
+            ]
     return crops
 
 
@@ -220,7 +252,28 @@ def match_grey(pixels: Grey, mean: float, contrast: float) -> Grey:
     return matched
 
 
-def _cells(source: Source, split: str) -> list[Box]:
+def cut(photographs: dict[str, Image.Image], crop: Crop, side: int) -> Grey:
+    """Return the window of a crop, resized to ``side`` x ``side`` and matched."""
+    # resize(box=...) would look beyond the window; crop does not.
+    window = photographs[crop.label].crop(crop.box)
+    window = window.resize((side, side), Image.Resampling.BICUBIC)
+    return match_grey(np.asarray(window), crop.mean, crop.contrast)
+
+
+def draw_crop(split: str, label: str, number: int, cell: Box, rng: random.Random) -> Crop:
+    """Return a random crop out of a cell."""
+    box = _window(cell, rng)
+    mean, contrast = _between(MEAN, rng.random()), _between(CONTRAST, rng.random())
+    return Crop(split, label, number, box, mean, contrast)
+
+
+def write_licence(folder: Path) -> None:
+    """Write what may be done with the photographs, and whose they are."""
+    lines = [f"{label} ({source.picture}): {source.licence}" for label, source in SOURCES.items()]
+    (folder / "LICENSE.txt").write_text(LICENCE_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def cells_of(source: Source, split: str) -> list[Box]:
     """Return the cells of a photograph that belong to a split, row by row."""
     left, top, right, bottom = source.region
     xs = [left + (right - left) * column // source.columns for column in range(source.columns + 1)]
@@ -249,21 +302,10 @@ def _between(ends: tuple[float, float], share: float) -> float:
 
 def _write(folder: Path) -> None:
     """Cut every crop of the plan into ``folder``."""
-    package = find_spec("skimage")  # finds it without importing it
-    if package is None or package.origin is None:
-        raise ValueError("expected scikit-image with its photographs; pip install scikit-image")
-    data = Path(package.origin).parent / "data"
-    photographs = {
-        label: Image.fromarray(read_image(data / source.picture)).convert("L")
-        for label, source in SOURCES.items()
-    }
+    photographs = read_photographs()
     for split, label in product(COUNTS, SOURCES):
         (folder / split / label).mkdir(parents=True)
     for crop in plan():
-        # resize(box=...) would look beyond the window; crop does not.
-        window = photographs[crop.label].crop(crop.box)
-        window = window.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-        pixels = match_grey(np.asarray(window), crop.mean, crop.contrast)
+        pixels = cut(photographs, crop, SIZE)
         Image.fromarray(pixels).save(folder / crop.split / crop.label / f"{crop.number:03}.png")
-    lines = [f"{label} ({source.picture}): {source.licence}" for label, source in SOURCES.items()]
-    (folder / "LICENSE.txt").write_text(LICENCE_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    write_licence(folder)

@@ -4,7 +4,13 @@
         index.json                 what the set is; blocks, not samples
         codec/                     the codec that reads and wrote it
         train-00000.tar            members KEY.cdb, blocks of many bitstreams (``blocks.py``)
-        train-00000.targets.tar    members KEY.json.bz2, labels and keys (``targets.py``)
+        train-00000.targets.tar    members KEY.json.bz2, labels and keys (``targets.py``), and
+                                   KEY.masks, the class of every pixel (``mask_blocks.py``)
+
+Sets have masks or labels: the index of those with masks says ``"masks": {"palette": [[red, green,
+blue], ...], "ignore_index": 255}`` (one colour a class; ``classes`` names them), and of each shard
+``"masks": [[offset, length], ...]``, where those of each block lie. Masks are lossless: reading a
+sample inflates its own alone.
 
 Both tars open with stock webdataset. Reading is map style: a batch is one entropy-decoding call.
 ``cdinfer shards`` changes sets: new files under new names, then a new index (``edit.py``). Who
@@ -38,7 +44,8 @@ class ShardDataset(Dataset[dict[str, Any]]):
         crop_latents: crop the planes (networks on latents); otherwise planes stay whole and
             ``crop (B, 4)`` says what to cut after decoding.
         seed: of the random crops.
-        check_crop: refuse at once a crop that not every sample can give.
+        whole: samples are asked for one at a time, uncropped, and may have any size; otherwise a
+            crop that not every sample can give is refused at once.
         on_error: what to do with a sample that is damaged. ``stop`` raises; ``skip`` warns and, in
             training, takes another sample in its place, so that batches stay full; in validation
             it leaves the sample out, so that none counts twice. Where nothing is left of a batch
@@ -58,9 +65,10 @@ class ShardDataset(Dataset[dict[str, Any]]):
         crop: int | None,
         crop_latents: bool = True,
         seed: int = 0,
-        check_crop: bool = True,
+        whole: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
+        assert crop is None or not whole
         index = read_index(root)
         self.reader = Reader(root, index, split)
         self.root, self.classes, self.on_error = root, index.classes, on_error
@@ -69,11 +77,10 @@ class ShardDataset(Dataset[dict[str, Any]]):
         self.reader.check_files()
         self._labels = np.zeros(len(self.reader), np.int64)
         self._labelled = np.zeros(len(self.reader.entries), np.bool_)
-        self.batcher = Batcher(str(root), codec, crop, crop_latents, seed)
-        if check_crop:
-            self.batcher.check_latents({entry[-2:] for _, _, entry in self.reader.entries})
-            if not crop_latents:
-                self.batcher.check_sizes(self._picture_sizes())
+        self.batcher = Batcher(str(root), codec, crop, crop_latents, seed, whole, index)
+        self.batcher.check_latents({entry[-2:] for _, _, entry in self.reader.entries})
+        if self.batcher.sizes_matter:
+            self.batcher.check_sizes(self._picture_sizes())
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -84,6 +91,9 @@ class ShardDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> dict[str, Any]:
         """Return a batch: planes, label, size, index, and crop where decoding comes first.
+
+        Sets with masks add ``mask (B, h, w)`` uint8, cut as the planes are, or as ``crop`` says;
+        without a crop it has the size of the pictures.
 
         One number each for validation, or a draw of a training epoch.
 
@@ -186,10 +196,18 @@ class ShardDataset(Dataset[dict[str, Any]]):
         blocks = [self.reader.block(number) for number in numbers]
         sizes = np.array([b.sizes[i] for b, i in zip(blocks, places, strict=True)], np.int64)
         shapes = [self.reader.entries[number][2][-2:] for number in numbers]
-        labels = self._labels[samples]
+        labels, masks = self._labels[samples], list[memoryview]()
+        if self.reader.index.masks is not None:
+            masks = [self.reader.masks(n)[i] for n, i in zip(numbers, places, strict=True)]
         try:
             return self.batcher.batch(
-                lambda i, k: blocks[i].parsed(places[i], k), shapes, sizes, labels, epochs, samples
+                lambda i, k: blocks[i].parsed(places[i], k),
+                shapes,
+                sizes,
+                labels,
+                epochs,
+                samples,
+                masks,
             )
         except BitstreamError as error:
             i = error.index or 0

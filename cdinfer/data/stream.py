@@ -70,6 +70,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
             *had* is never skipped.
         index: of ``url``, if it was fetched already.
         delays: seconds to wait before each new try of a broken connection.
+        whole: batches of one sample, uncropped, which may have any size.
 
     Raises:
         ValueError: if the set cannot be had, is damaged or does not fit ``crop``.
@@ -90,7 +91,9 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         on_error: Literal["stop", "skip"] = "stop",
         index: Index | None = None,
         delays: tuple[float, ...] = DELAYS,
+        whole: bool = False,
     ) -> None:
+        assert not whole or (crop is None and batch_size == 1)
         index, name = index or fetch_index(url, delays), shown(url)
         self.source = RemoteShards(url, index, split, self._damaged, delays)
         self.name, self.split, self.batch_size, self.train = name, split, batch_size, train
@@ -99,9 +102,10 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         codec = read_set_codec(fetch_codec(url, delays), index, name)
         entries = [entry for shard in self.source.shards for entry in shard.blocks]
         self.samples = sum(entry.samples for entry in entries)
-        self.batcher = Batcher(name, codec, crop, crop_latents, seed)
+        self.batcher = Batcher(name, codec, crop, crop_latents, seed, whole, index)
         self.batcher.check_latents({entry[-2:] for entry in entries})
         total = sum(entry.length for entry in entries)
+        total += sum(length for shard in self.source.shards for _, length in shard.masks)
         self.buffer = max(1, min(buffer, MAX_BUFFER * self.samples // max(total, 1)))
 
     def __len__(self) -> int:
@@ -179,7 +183,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     def _decode(self, samples: list[Sample]) -> dict[str, Any]:
         columns = [np.array([s[i] for s in samples], np.int64) for i in range(3)]
         numbers, labels, sizes = columns
-        if not self.batcher.crop_latents:
+        if self.batcher.sizes_matter:
             self.batcher.check_sizes({sample.size for sample in samples})
         return self.batcher.batch(
             lambda place, k: replace(samples[place].file, index=k),
@@ -188,6 +192,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
             labels,
             np.full(len(samples), self.epoch if self.train else -1),
             numbers,
+            [sample.mask for sample in samples],
         )
 
     def _damaged(self, error: Damage) -> None:

@@ -2,6 +2,10 @@
 
 A member ``KEY.json.bz2`` for each block: ``{"samples": [[label, key], ...]}``, in the order of the
 block. They stand apart so that relabelling rewrites no bitstream.
+
+In sets with masks a member ``KEY.masks`` follows each of them: n lengths of 4 bytes, little endian,
+and n 8-bit grey PNGs of the pictures' sizes (``mask_blocks.py``). Labels are then -1: the classes
+of the index are those of pixels.
 """
 
 import bz2
@@ -31,7 +35,7 @@ def read_targets(data: bytes, count: int, num_classes: int) -> list[tuple[int, s
     Args:
         data: a member of a targets' tar.
         count: samples in the block.
-        num_classes: 0 where samples have no labels, which are then -1.
+        num_classes: 0 where samples have no labels, or masks instead; labels are then -1.
 
     Raises:
         ValueError: if they are damaged or too large.

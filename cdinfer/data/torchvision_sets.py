@@ -6,7 +6,8 @@
 ROOT is what torchvision calls so: the folder that holds ``eurosat/``. Splits of a class are used
 as they are: ``train`` (``trainval``, ``train-standard``), ``val`` (``valid``) and ``test``; one
 without labels is left out. Classes that ask for another split by name, as an option, give that
-one alone.
+one alone. Sets with masks (``torchvision_masks.py``) have ``train`` and ``val``: what is there for
+testing are pictures alone.
 
 Pictures that are files are read as files, in the order of their paths. Others (STL10, MNIST)
 count with the bytes of their pixels. Classes that read pickles are refused.
@@ -22,9 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdinfer.data.layout import Folder, ImageSet, Item, complete, suggest
+from cdinfer.data.torchvision_masks import find_masked, list_masked
 
 #: Classes that unpickle what they read.
 PICKLED = ("CIFAR10", "CIFAR100", "LSUN", "LSUNClass")
+
+#: What classes call the option that names a split.
+OPTIONS = ("split", "image_set")
 
 #: Split -> the names that classes give it, best first.
 NAMES = {
@@ -64,13 +69,19 @@ def read_torchvision(text: str, download: bool) -> ImageSet:
             f"torchvision:{text} has no folder: give torchvision:{name or 'NAME'}:ROOT"
         )
     kind = _find(name)
-    given = dict(_option(option) for option in options)
-    root = Path(folder)
+    given = dict(_option(option, kind) for option in options)
+    root = Path(folder).expanduser()
+    masked = find_masked(kind)
+    choices = _arguments(kind, given if masked is None else given | masked.options)
+    if masked is not None:
+        choices.pop("test", None)
     sets = {}
-    for split, arguments in _arguments(kind, given).items():
+    for split, arguments in choices.items():
         found = _open(kind, root, arguments, download, required=split == "train")
         if found is not None:
             sets[split] = found
+    if masked is not None:
+        return list_masked(masked, root, sets)
     listed = {split: _list(kind.__name__, found) for split, found in sets.items()}
     items: dict[str, list[Item]] = {}
     for number, (split, (files, labels)) in enumerate(listed.items()):
@@ -108,14 +119,23 @@ def _find(name: str) -> Any:  # noqa: ANN401
             f"torchvision unpickles {known[name.lower()]}, which could run what is in its files: "
             "save its pictures to class folders"
         )
+    if known[name.lower()] == "SBDataset":
+        raise ValueError(
+            "SBDataset's masks are MATLAB files: save them as PNG in VOC2012/SegmentationClassAug, "
+            "their list as VOC2012/ImageSets/Segmentation/trainaug.txt, and give VOC2012 and "
+            "--splits aug"
+        )
     return getattr(datasets, known[name.lower()])
 
 
-def _option(text: str) -> tuple[str, Any]:
-    """Return name and value of ``small=true``; whole numbers, true and false are no text."""
+def _option(text: str, kind: Any) -> tuple[str, Any]:  # noqa: ANN401
+    """Return name and value of ``small=true``; what ``kind`` takes as text stays text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError(f"expected an option like small=true behind the data set, got '{text}'")
+    parameter = inspect.signature(kind).parameters.get(name)
+    if parameter is not None and isinstance(parameter.default, str):
+        return name, value
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     return name, int(value) if value.isdecimal() else value
@@ -124,8 +144,9 @@ def _option(text: str) -> tuple[str, Any]:
 def _arguments(kind: Any, given: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401
     """Return, for each split, the arguments to try in turn."""
     parameters = inspect.signature(kind).parameters
-    if "split" in parameters and "split" not in given:
-        return {s: [given | {"split": name} for name in names] for s, names in NAMES.items()}
+    for option in OPTIONS:
+        if option in parameters and option not in given:
+            return {s: [given | {option: name} for name in names] for s, names in NAMES.items()}
     if "train" in parameters and "train" not in given:
         return {s: [given | {"train": s == "train"}] for s in ("train", "test")}
     return {"train": [given]}
@@ -149,7 +170,7 @@ def _open(
             return kind(str(root), **arguments, **flags)
         except Exception as error:  # nearly anything, from its files and from the network
             reason = " ".join(str(error).split()) or repr(error)
-            if "for argument split" in reason:
+            if any(f"for argument {option}" in reason for option in OPTIONS):
                 continue
             if not download and "download=True" in reason:
                 reason = "it is not there; --download fetches it, if you accept its licence"
@@ -197,7 +218,7 @@ def _list(name: str, data: Any) -> tuple[list[Path] | None, list[int] | None]:  
 
 def _key(file: Path, root: Path) -> str:
     """Return the path below ``root``."""
-    return file.absolute().relative_to(root.expanduser().absolute()).as_posix()
+    return file.absolute().relative_to(root.absolute()).as_posix()
 
 
 def _classes(data: Any, count: int) -> list[str]:  # noqa: ANN401

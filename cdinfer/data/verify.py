@@ -1,4 +1,4 @@
-"""Whether a set is what its index says: every sum, every count, every bitstream.
+"""Whether a set is what its index says: every sum, every count, every bitstream, every mask.
 
 index, codec --> tars (length, sha256, no bytes beside the blocks) --> targets --> all decoded
 """
@@ -14,6 +14,7 @@ from cdinfer.data.blocks import Block
 from cdinfer.data.edit import leftovers, listed
 from cdinfer.data.index import ShardEntry, read_raw
 from cdinfer.data.layout import INDEX
+from cdinfer.data.mask_blocks import from_png
 from cdinfer.data.reader import Damage, Reader, check_lengths, read_set_codec
 from cdinfer.data.roundtrip import SYMBOLS
 
@@ -92,8 +93,8 @@ def verify(
 
 def _check_sums(root: Path, shard: ShardEntry, entry: dict[str, Any]) -> Iterator[Fault]:
     """Compare sums and counts, and look for bytes of a tar that belong to no block."""
-    spans = [block[:2] for block in shard.blocks], shard.targets
-    for name, field, places in zip(shard.tars, ("sha256", "targets_sha256"), spans, strict=True):
+    fields = "sha256", "targets_sha256"
+    for name, field, places in zip(shard.tars, fields, shard.spans, strict=True):
         with (root / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != entry[field]:
@@ -141,6 +142,8 @@ def _check_blocks(
             for item, fault in _undecodable(codec, block, items):
                 yield Fault(shard.name, place, keys[item], fault)
             progress(len(items))
+        for bad, fault in _damaged_masks(reader, number, block):
+            yield Fault(shard.name, place, None if bad is None else keys[bad], fault)
 
 
 def _undecodable(codec: CAE, block: Block, items: range) -> Iterator[tuple[int, str]]:
@@ -154,6 +157,23 @@ def _undecodable(codec: CAE, block: Block, items: range) -> Iterator[tuple[int, 
         try:
             codec.unpack([block.parsed(item, 0)])
         except BitstreamError as error:
+            yield item, str(error)
+
+
+def _damaged_masks(reader: Reader, number: int, block: Block) -> Iterator[tuple[int | None, str]]:
+    """Yield the masks of a block that cannot be read, or no number where all cannot, and why."""
+    index = reader.index
+    if index.masks is None:
+        return
+    try:
+        masks = reader.masks(number)
+    except Damage as error:
+        yield None, str(error)
+        return
+    for item, (height, width) in enumerate(block.sizes.tolist()):
+        try:
+            from_png(masks[item], (height, width), len(index.classes), index.masks.ignore_index)
+        except ValueError as error:
             yield item, str(error)
 
 

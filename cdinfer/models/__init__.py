@@ -4,8 +4,10 @@ from cdinfer.models.classifier import Classifier
 from cdinfer.models.cresnet import CResNet
 from cdinfer.models.heads import ASPP, Head, HeadRecipe, LightDecoder
 from cdinfer.models.macs import count_macs
+from cdinfer.models.patch import PatchCResNet
 from cdinfer.models.resnet import ResNet
 from cdinfer.models.segmenter import Segmenter
+from cdinfer.models.torchvision_net import TorchvisionNet
 from cdinfer.models.trunk import NetRecipe, Trunk
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "HeadRecipe",
     "LightDecoder",
     "NetRecipe",
+    "PatchCResNet",
     "ResNet",
     "Segmenter",
+    "TorchvisionNet",
     "Trunk",
     "count_macs",
 ]

@@ -33,6 +33,9 @@ from cdinfer.models.blocks import initialise, scale
 #: Distances between the taps of ASPP's branches at output stride 8.
 RATES = (6, 12, 18, 24)
 
+#: Largest of such distances.
+MAX_RATE = 2**12
+
 #: Pixels per step of the light decoder's logits.
 DECODER_STRIDE = 8
 
@@ -165,7 +168,13 @@ class LightDecoder(Head):
 
 
 def _rate(rate: int, features_stride: int) -> int:
-    """Return a rate given for output stride 8 at another one, at least 1."""
+    """Return a rate given for output stride 8 at another one, at least 1.
+
+    Raises:
+        ValueError: if no picture is as wide as that.
+    """
+    if not 1 <= rate <= MAX_RATE:
+        raise ValueError(f"expected rates from 1 to {MAX_RATE}, got {rate}; use rates: {[*RATES]}")
     return max(1, round(rate * 8 / features_stride))
 
 

@@ -17,18 +17,14 @@ References:
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from cdinfer.models.blocks import EXPANSION, initialise, plan_strides, scale, stage
+from cdinfer.models.pixels import Normalise, check_pixels
 from cdinfer.models.trunk import Trunk
 
 #: Depth -> blocks of conv4_x.
 CONV4_BLOCKS = {50: 6, 71: 13}
-
-#: Mean and standard deviation of ImageNet's RGB in [0, 1], which torchvision's weights expect.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class ResNet(Trunk):
@@ -52,9 +48,6 @@ class ResNet(Trunk):
             of range.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         channels: int = 3,
@@ -66,17 +59,11 @@ class ResNet(Trunk):
         output_stride: Literal[8, 16, 32] = 32,
     ) -> None:
         super().__init__()
-        if channels != 3 or stride != 1 or sigma:
-            raise ValueError(
-                f"ResNet reads RGB pixels (channels 3, stride 1, no sigma), got channels "
-                f"{channels}, stride {stride}, sigma {sigma}; use a CResNet as net for latents, "
-                "or input: decoded or original with this network as pixel_net"
-            )
+        check_pixels("ResNet", channels, stride, sigma)
         if depth not in CONV4_BLOCKS:
             raise ValueError(f"ResNet has depths {list(CONV4_BLOCKS)}, got {depth}; use depth: 50")
         stem, *mids = (scale(planes, width) for planes in (64, 64, 128, 256, 512))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.normalise = Normalise()
         self.conv1 = nn.Conv2d(3, stem, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
@@ -91,7 +78,7 @@ class ResNet(Trunk):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x - self.mean) / self.std
+        x = self.normalise(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, 64, H/4, W/4)
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return features

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from cdinfer.models.heads import HeadRecipe
 from cdinfer.models.trunk import Trunk
 
+#: Rows of pixels whose logits are made at a time.
+STRIP = 64
+
 
 class Segmenter(nn.Module):
     """A trunk and a head.
@@ -52,11 +55,27 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def masks(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the most likely class of each pixel: uint8 ``(B, H, W)``, or int64 if K > 256.
+        """Return the most likely class of each of ``size`` pixels: uint8 ``(B, H, W)``, K <= 256.
 
-        Logits are enlarged with classes innermost, where both enlarging and comparing run over
-        neighbours in memory: several times faster than the usual layout.
+        That is ``enlarge(...).argmax(1)``, made strip by strip, so that logits of all pixels, the
+        largest thing here, need no memory and a cache can hold them; and with classes innermost,
+        where both enlarging and comparing run over neighbours in memory.
         """
-        logits = self(x).float().contiguous(memory_format=torch.channels_last)
-        best = self.enlarge(logits, size).argmax(1)
-        return best.to(torch.uint8) if logits.shape[1] <= 256 else best
+        logits = self(x.contiguous(memory_format=torch.channels_last)).float()
+        return self.choose(logits, size)
+
+    @torch.no_grad()
+    def choose(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return what :meth:`masks` does, of logits ``(B, K, h'', w'')``."""
+        logits = logits.contiguous(memory_format=torch.channels_last)
+        stride, (height, width) = self.head.stride, size
+        best = torch.empty((len(logits), *size), dtype=torch.uint8, device=logits.device)
+        steps = max(1, STRIP // stride)
+        for top in range(0, -(-height // stride), steps):
+            first = max(0, top - 1)  # pixels depend on one step more, above and below
+            strip = logits[:, :, first : top + steps + 1]
+            strip = self.enlarge(strip, (stride * (top - first + steps), width))
+            part = best[:, stride * top : stride * (top + steps)]
+            rows = stride * (top - first)
+            part.copy_(strip[:, :, rows : rows + part.shape[1]].max(1).indices)
+        return best

@@ -23,7 +23,7 @@ from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, read_image, to_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
 from cdinfer.models import count_macs
-from cdinfer.runs import find_run, load_run, read_about
+from cdinfer.runs import ClassifierRun, find_run, load_run, read_about
 
 #: Passes over the test files, of which the fastest counts.
 PASSES = 3
@@ -132,7 +132,9 @@ def network_row(folder: Path, files: Sequence[Path], channels: int, stride: int)
         stride: pixels for each step of it.
     """
     trained = load_run(folder)
-    assert trained.crop is not None
+    assert isinstance(trained, ClassifierRun)
+    crop = trained.inputs.crop
+    assert crop is not None
     seconds = []
     for _ in range(PASSES):
         start = time.perf_counter()
@@ -143,9 +145,9 @@ def network_row(folder: Path, files: Sequence[Path], channels: int, stride: int)
     return {
         "network": describe_net(recipe["class_path"], recipe["init_args"]),
         "reads": f"{files[0].suffix} files",
-        "crop": trained.crop,
+        "crop": crop,
         "top1": right / len(files),
-        "macs": count_macs(trained.net, (1, channels, *[trained.crop // stride] * 2)),
+        "macs": count_macs(trained.net, (1, channels, *[crop // stride] * 2)),
         "per_second": round(len(files) / min(seconds)),
     }
 

@@ -19,7 +19,7 @@ from cdinfer.codecs.quantizer import entropy, histogram
 from cdinfer.codecs.stored import read_codec
 from cdinfer.data.images import find_images, from_tensor
 from cdinfer.metrics import psnr, round_to_8_bits
-from cdinfer.runs import load_run
+from cdinfer.runs import ClassifierRun, load_run
 from cdinfer.studies.demo import Places, cdi_files, load_pictures
 
 CHANNELS = 4
@@ -38,7 +38,9 @@ def draw(places: Places, target: Path) -> None:
     x, x_hat = load_pictures(chosen), round_to_8_bits(codec.decompress(files))
     quality = psnr(x_hat, x).tolist()
     symbols = codec.unpack(files)["y"].numpy()
-    predictions = list(load_run(places.latents).predict(paths))
+    trained = load_run(places.latents)
+    assert isinstance(trained, ClassifierRun)
+    predictions = list(trained.predict(paths))
 
     columns = 2 + CHANNELS + 1
     figure = Figure(figsize=(1.3 * columns + 0.5, 1.42 * len(chosen) + 0.9), dpi=110)

@@ -21,7 +21,7 @@ from cdinfer.codecs import LatentCodec
 from cdinfer.codecs.stored import read_codec
 from cdinfer.codecs.zoo import find_codec
 from cdinfer.metrics import round_to_8_bits
-from cdinfer.models import NetRecipe, Trunk
+from cdinfer.models import NetRecipe, TorchvisionNet, Trunk
 
 Batch = Mapping[str, Any]
 Stage = Literal["train", "val", "test"]
@@ -42,6 +42,9 @@ class LatentTask(BaseTask, ABC):
     Subclasses are final and implement :meth:`step`, the only place where a loss is computed
     and metrics are logged.
 
+    Attributes:
+        reads_masks: whether classes are of pixels, not of whole pictures.
+
     Args:
         codec: name or folder of a trained codec, as ``load_codec`` takes it; not read when
             ``input`` is ``original``.
@@ -52,6 +55,8 @@ class LatentTask(BaseTask, ABC):
     Raises:
         ValueError: if there is no such trained codec.
     """
+
+    reads_masks: bool
 
     def __init__(
         self,
@@ -86,8 +91,12 @@ class LatentTask(BaseTask, ABC):
         """Return the loss of one batch and log ``{stage}/...`` metrics."""
 
     def setup(self, stage: str) -> None:
-        """Refuse data that was written by another codec."""
+        """Refuse data of another codec or task; take weights that training starts from."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        masked = getattr(data, "masks", None) is not None
+        if data is not None and masked != self.reads_masks:
+            holds, task = ("masks", "seg") if masked else ("a class for each picture", "cls")
+            raise ValueError(f"'{data.root}' holds {holds}: use --task {task}, or other --data")
         stream = getattr(data, "stream", None)
         if stream is not None and (self.codec is None or self.codec.stream != stream):
             mine = "none" if self.codec is None else f"{self.codec.stream:08x}"
@@ -95,6 +104,10 @@ class LatentTask(BaseTask, ABC):
                 f"the shards in {data.root} hold stream {stream:08x}, the model's codec is "
                 f"{mine}: give --model.codec {data.root}"
             )
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            for module in self.modules():
+                if isinstance(module, TorchvisionNet):
+                    module.load_weights()
 
     def network_input(self, batch: Batch) -> Tensor:
         """Return what the network reads, ``(B, C, h, w)`` latents or ``(B, 3, H, W)`` pixels."""

@@ -82,6 +82,15 @@ class CompressionTask(BaseTask):
         self.log_dict(values, prog_bar=True)
         return compression_loss(d, entropy, self.entropy_target, self.beta)
 
+    def setup(self, stage: str) -> None:
+        """Refuse latents."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.sharded:
+            raise ValueError(
+                f"'{data.root}' holds latents and codecs learn from pictures: give --data a "
+                "folder of pictures"
+            )
+
     def on_fit_start(self) -> None:
         """Start as a transform codec, unless training goes on from a checkpoint."""
         if self.trainer.ckpt_path is None:

@@ -44,12 +44,15 @@ class SegmentationTask(LatentTask):
         input: what the network reads.
         lr: learning rate of the trunk, at the start (SGD, momentum 0.9).
         head_rate, bias_rate: those of the head's weights and biases, in units of ``lr``.
+        nesterov: look ahead along the momentum.
         weight_decay: of all weights.
         classes: class names; they come from the data.
         ignore_index: value of pixels without a class; comes from the data.
         palette: colour (red, green, blue) of each class; comes from the data.
         preprocessing: comes from the data.
     """
+
+    reads_masks = True
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class SegmentationTask(LatentTask):
         lr: float = 0.02,
         head_rate: float = 1.0,
         bias_rate: float = 2.0,
+        nesterov: bool = True,
         weight_decay: float = 5e-4,
         classes: Sequence[str] = (),
         ignore_index: int = 255,
@@ -78,13 +82,15 @@ class SegmentationTask(LatentTask):
         self.classes, self.ignore_index = list(classes), ignore_index
         self.palette = [list(colour) for colour in palette]
         self.lr, self.head_rate, self.bias_rate = lr, head_rate, bias_rate
-        self.weight_decay = weight_decay
+        self.nesterov, self.weight_decay = nesterov, weight_decay
         trunk = self.build_trunk(net, pixel_net)
         channels, stride = self.input_shape()
         recipe = head if input == "latents" else pixel_head
         self.net = Segmenter(trunk, recipe, channels, stride, len(classes))
         self.net.to(memory_format=torch.channels_last)
-        self.val_confusion = MulticlassConfusionMatrix(len(classes), ignore_index=ignore_index)
+        self.val_confusion = MulticlassConfusionMatrix(
+            len(classes), ignore_index=ignore_index, validate_args=False
+        )
         self.test_confusion = self.val_confusion.clone()
 
     def forward(self, batch: Batch) -> Tensor:
@@ -146,7 +152,7 @@ class SegmentationTask(LatentTask):
             {"params": biases, "lr": self.lr * self.bias_rate, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.SGD(
-            groups, self.lr, 0.9, weight_decay=self.weight_decay, nesterov=True
+            groups, self.lr, 0.9, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, POWER)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset
+from PIL import Image
 
 from cdinfer.__main__ import main
 from cdinfer.codecs import load_codec, save_codec
@@ -15,7 +16,7 @@ from cdinfer.data.layout import INDEX, find_pictures
 from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
 from tests.cli.conftest import SMALL
-from tests.conftest import random_codec
+from tests.conftest import draw, random_codec
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_bytes_before_and_after_are_those_on_disk(
         "below_floor": [],
         "bytes_before": before,
         "bytes_after": after,
+        "bytes_masks": 0,
         "bytes_codec": codec,
         "factor": before / after,
         "factor_with_codec": before / (after + codec),
@@ -76,6 +78,39 @@ def test_bytes_before_and_after_are_those_on_disk(
     assert lines[1].split() == ["before", f"{before:,}", "bytes"]
     assert lines[2].split()[:4] == ["after", f"{after:,}", "bytes", f"{before / after:.2f}x"]
     assert lines[3].split()[:2] == ["codec/", f"{codec:,}"]
+
+
+def test_masks_have_a_line_of_their_own(
+    tiny_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        picture = draw(45, 61, number)
+        for folder, one in (("JPEGImages", picture), ("SegmentationClass", picture[..., 0] // 128)):
+            (tmp_path / "voc" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(one).save(tmp_path / "voc" / folder / f"{number}.png")
+    (tmp_path / "voc" / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split, numbers in (("train", "0 1 2 3"), ("val", "4 5")):
+        path = tmp_path / "voc" / "ImageSets" / "Segmentation" / f"{split}.txt"
+        path.write_text("\n".join(numbers.split()))
+    (tmp_path / "voc" / "classes.txt").write_text("dark\nlight\n")
+    sources = sum(path.stat().st_size for path in (tmp_path / "voc" / "JPEGImages").iterdir())
+    for block in ("512", "1"):
+        out = tmp_path / block
+        args = ["export", str(tmp_path / "voc"), str(out), "--codec", str(tiny_codec)]
+        assert main([*args, "--block", block, "--json"]) == 0
+        row = json.loads(only_line(capsys.readouterr().out))
+        assert row["pictures"] == 6
+        assert row["bytes_before"] == sources
+        tars = sum(path.stat().st_size for path in out.glob("*.tar"))
+        index = (out / "index.json").stat().st_size
+        assert row["bytes_after"] + row["bytes_masks"] == tars + index
+        assert main([*args, "--block", block]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["6", "before", "after", "masks", "codec/"]
+        assert lines[3].split() == ["masks", f"{row['bytes_masks']:,}", "bytes"]
+    batch = ShardDataset(tmp_path / "512", "train", 40).__getitems__([0, 1, 2, 3])
+    assert batch["mask"].shape == (4, 40, 40)
+    assert main(["shards", "verify", str(tmp_path / "512")]) == 0
 
 
 def test_options_reach_the_set(scenes: Path, tiny_codec: Path, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_pictures_below_the_floor_are_listed_and_dropped_on_request(
         assert (row["pictures"], row["dropped"]) == ((4, 1) if drop else (5, 0))
         index = json.loads((folder / INDEX).read_text())
         assert index["floor"] == {"min_psnr": 20.0, "drop": bool(drop)}
-        sets = [ShardDataset(folder, split, None, check_crop=False) for split in ("train", "val")]
+        sets = [ShardDataset(folder, split, None, whole=True) for split in ("train", "val")]
         assert (key in sets[0].keys() + sets[1].keys()) == (not drop)
     assert main([*args, str(folder)]) == 2
     assert "holds another export (its floor differs)" in capsys.readouterr().err

@@ -100,4 +100,6 @@ def test_the_run_folder_is_all_it_needs_and_no_training_library_is_imported(
 
 def test_its_flags_are_these() -> None:
     flags = [option for action in parser()._actions for option in action.option_strings]
-    assert flags == ["-h", "--help", "--device", "--max-pixels", "--json"]
+    assert flags == [
+        *("-h", "--help", "--save", "--overwrite", "--device", "--max-pixels", "--json")
+    ]

@@ -35,7 +35,7 @@ def more(labelled: Path, tmp_path: Path) -> Path:
 
 
 def keys(root: Path) -> list[str]:
-    sets = [ShardDataset(root, split, None, check_crop=False) for split in read_index(root).splits]
+    sets = [ShardDataset(root, split, None, whole=True) for split in read_index(root).splits]
     return [key for data in sets for key in data.keys()]  # noqa: SIM118
 
 
@@ -282,7 +282,7 @@ def test_kill_9_at_random_moments(
 
 def rows(root: Path) -> dict[str, str]:
     """Return the class of every key."""
-    sets = [ShardDataset(root, split, None, check_crop=False) for split in read_index(root).splits]
+    sets = [ShardDataset(root, split, None, whole=True) for split in read_index(root).splits]
     return {
         key: data.classes[label]
         for data in sets

@@ -7,9 +7,11 @@ import pytest
 
 from cdinfer.__main__ import main
 from cdinfer.cli import lightning
-from cdinfer.cli.configs import find_config, known_tasks
+from cdinfer.cli.configs import find_config, known_baselines, known_tasks
 from cdinfer.cli.train import expand, parser
 from cdinfer.data.sample import NAME
+from cdinfer.models import PatchCResNet, ResNet, TorchvisionNet
+from tests.data.masked import write_voc
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
@@ -22,7 +24,29 @@ NO_CODEC = (
 SMALL = {
     "codec": ["--model.codec.width", "0.125", "--data.crop", "32"],
     "cls": ["--model.net.width", "0.125", "--data.crop", "32"],
+    "seg": ["--model.net.width", "0.125", "--model.head.width", "0.125", "--data.crop", "32"],
 }
+
+#: Overlay -> the network it trains, and what makes that small enough.
+BASELINES = {
+    "baselines/convnext": (TorchvisionNet, []),
+    "baselines/mobilenet": (TorchvisionNet, ["--model.pixel_net.width", "0.25"]),
+    "baselines/original": (ResNet, ["--model.pixel_net.width", "0.125"]),
+    "baselines/original-strong": (ResNet, ["--model.pixel_net.width", "0.125"]),
+    "baselines/patch": (PatchCResNet, ["--model.pixel_net.width", "0.125"]),
+}
+
+#: Trained in every run of the tests; the rest in slow ones.
+QUICK = [(name, "cls") for name in BASELINES if name != "baselines/convnext"]
+QUICK += [("baselines/patch", "seg"), ("baselines/original-strong", "seg")]
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of 48 x 64, 45 x 61 and 16 x 16 with masks: 4, 3 and 2."""
+    sizes = ((48, 64), (45, 61), (16, 16))
+    counts = {"train": 4, "val": 3, "test": 2}
+    return write_voc(tmp_path_factory.mktemp("masked"), counts, sizes)
 
 
 @pytest.fixture
@@ -48,11 +72,57 @@ def test_its_flags_are_these() -> None:
 
 
 @pytest.mark.parametrize("task", known_tasks())
-def test_every_config_trains(task: str, tiny_codec: Path, labelled: Path, nowhere: Path) -> None:
+def test_every_config_trains(
+    task: str, tiny_codec: Path, labelled: Path, masked: Path, nowhere: Path
+) -> None:
     codec = [] if task == "codec" else ["--codec", str(tiny_codec)]
-    flags = ["--task", task, *codec, "--data", str(labelled)]
+    data = masked if task == "seg" else labelled
+    flags = ["--task", task, *codec, "--data", str(data)]
     assert main(["train", *flags, *SMALL[task], *FAST]) == 0
     assert not (nowhere / "runs").exists()  # a dry run leaves nothing behind
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        pytest.param(name, task, marks=() if (name, task) in QUICK else pytest.mark.slow)
+        for name in known_baselines()
+        for task in ("cls", "seg")
+    ],
+)
+def test_every_baseline_trains(
+    name: str, task: str, tiny_codec: Path, labelled: Path, masked: Path, nowhere: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    net, small = BASELINES[name]
+    data = masked if task == "seg" else labelled
+    flags = ["--task", task, "--data", str(data), "--config", name, *small, *SMALL[task]]
+    if name == "baselines/patch":
+        flags += ["--codec", str(tiny_codec)]
+    if name == "baselines/original-strong" and task == "seg":
+        assert "--data.augment" in refusal(capsys, *flags)
+        return
+    cli = lightning.run(["fit", *expand([*flags, *FAST])])
+    assert isinstance(cli.model.net.trunk, net)
+    assert cli.model.input == ("decoded" if name == "baselines/patch" else "original")
+    assert cli.trainer.global_step == 1
+    if task == "seg" and net is not TorchvisionNet:  # the stride that seg.yaml gives
+        assert cli.model.net.trunk.reduction == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ("--config baselines/original", True),
+        ("--config=baselines/mobilenet", True),
+        ("--config baselines/original --model.input decoded", False),
+        ("--config baselines/patch --model.init_args.input=original", True),
+        ("--config baselines/original --config baselines/patch", False),
+    ],
+)
+def test_the_last_word_on_the_input_counts(options: str, answer: bool) -> None:
+    args = expand(["--task", "cls", *options.split()])
+    assert ("--model.codec" not in args) == answer
 
 
 def test_without_data_the_sample_set_is_used(
@@ -137,6 +207,7 @@ def test_a_head_never_trains_without_a_trained_codec(
         ("--task codec --data photos", "no training pictures in 'photos': expected files ending"),
         ("--task cls --model.input original --bpp 0.33", "leave out --codec and --bpp"),
         ("--task cls --model.input=original --codec cae", "leave out --codec and --bpp"),
+        ("--task cls --config baselines/original --bpp 0.33", "leave out --codec and --bpp"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_type(

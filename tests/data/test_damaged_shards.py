@@ -14,7 +14,7 @@ from cdinfer.data.shards import ShardDataset
 
 def damage(root: Path, split: str, numbers: Sequence[int], whole: bool = False) -> list[str]:
     """Flip a bit of samples' checksums, or the magic of their blocks; return their keys."""
-    data = ShardDataset(root, split, None, check_crop=False)
+    data = ShardDataset(root, split, None, whole=True)
     blocks, places = data.reader.find(np.array(numbers))
     for number, place in zip(blocks.tolist(), places.tolist(), strict=True):
         shard, _, entry = data.reader.entries[number]
@@ -56,7 +56,7 @@ def test_training_puts_the_same_good_sample_in_its_place_whatever_came_before(co
     assert taken[:, good].tolist() == [good] * 4
     assert not set(taken[:, bad].flatten().tolist()) & set(bad)
     assert len(set(taken[:, bad].flatten().tolist())) > 3
-    whole = ShardDataset(copy, "train", None, check_crop=False)
+    whole = ShardDataset(copy, "train", None, whole=True)
     assert batch["label"].tolist() == whole.labels[batch["index"].numpy()].tolist()
     with pytest.warns(UserWarning, match="skipped a sample"):
         backwards = [second[one] for one in reversed(draws)][::-1]
@@ -79,7 +79,7 @@ def test_validation_leaves_damaged_samples_out(copy: Path) -> None:
 
 
 def test_a_damaged_block_is_skipped_with_one_warning(copy: Path) -> None:
-    whole = ShardDataset(copy, "train", None, check_crop=False)
+    whole = ShardDataset(copy, "train", None, whole=True)
     damage(copy, "train", [0], whole=True)
     data = ShardDataset(copy, "train", 32, on_error="skip")
     lost = whole.reader.samples(0)

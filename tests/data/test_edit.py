@@ -115,7 +115,7 @@ def test_a_set_without_classes_gets_them_for_all_or_none(tiny_codec: Path, tmp_p
 def test_deleted_samples_leave_neither_key_nor_bits(copy: Path) -> None:
     before, files = contents(copy), digests(copy)
     shard = read_index(copy).splits["train"].shards[1]
-    data = ShardDataset(copy, "train", None, check_crop=False)
+    data = ShardDataset(copy, "train", None, whole=True)
     keys = [data.keys()[i] for i in (8, 11)]  # of the second shard
     payloads = [before[key][1][22:] for key in keys]
     assert all(len(payload) > 60 for payload in payloads)
@@ -164,7 +164,7 @@ def test_a_key_that_is_only_listed_can_go(copy: Path, name: str) -> None:
 
 
 def test_a_shard_and_a_split_may_become_empty(copy: Path) -> None:
-    data = ShardDataset(copy, "val", None, check_crop=False)
+    data = ShardDataset(copy, "val", None, whole=True)
     assert delete(copy, data.keys()) == 6
     assert read_index(copy).splits["val"] == (0, [])
     assert len(ShardDataset(copy, "val", None)) == 0

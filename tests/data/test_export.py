@@ -82,7 +82,7 @@ def test_every_picture_is_in_its_split_once(scenes: Path, tiny_codec: Path, tmp_
     pictures = find_pictures(scenes)
     export(pictures, tmp_path / "a", tiny_codec, PLAN)
     for split, items in pictures.splits.items():
-        data = ShardDataset(tmp_path / "a", split, None, check_crop=False)
+        data = ShardDataset(tmp_path / "a", split, None, whole=True)
         assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == plain(items)
 
 
@@ -106,7 +106,7 @@ def test_files_do_not_depend_on_their_batch(scenes: Path, tiny_codec: Path, tmp_
     for block, per_shard in ((512, 8192), (1, 1)):
         plan = Plan(block=max(block, 2), per_shard=per_shard)
         export(find_pictures(scenes), tmp_path / f"{block}", tiny_codec, plan)
-    sets = [ShardDataset(tmp_path / n, "train", None, check_crop=False) for n in ("512", "1")]
+    sets = [ShardDataset(tmp_path / n, "train", None, whole=True) for n in ("512", "1")]
     files = [{key: data.file(i) for i, key in enumerate(data.keys())} for data in sets]
     assert files[0] == files[1]
 
@@ -309,7 +309,7 @@ def test_unreadable_pictures_are_left_out_on_request(
     assert sorted(key for key, _ in skipped) == sorted(bad)
     assert all("cannot be read" in reason and str(tmp_path) not in reason for _, reason in skipped)
     assert counts(index) == 22
-    data = ShardDataset(tmp_path / "a", "train", None, check_crop=False)
+    data = ShardDataset(tmp_path / "a", "train", None, whole=True)
     rest = [item for item in pictures.splits["train"] if item.key not in bad]
     assert sorted(zip(data.keys(), data.labels.tolist(), strict=True)) == plain(rest)
 
@@ -331,7 +331,7 @@ def test_what_was_left_out_is_tried_again_without_skipping(
         shutil.copy(tmp_path / "good" / key, scenes / key)
     with pytest.raises(ValueError, match="--on-error skip leaves such"):
         export(pictures, tmp_path / "a", tiny_codec, PLAN)
-    data = ShardDataset(tmp_path / "a", "train", None, check_crop=False)
+    data = ShardDataset(tmp_path / "a", "train", None, whole=True)
     assert {*skipped[0]} <= {*data.keys()}
     for key in bad:
         shutil.copy(tmp_path / "good" / key, scenes / key)

@@ -9,6 +9,8 @@ from cdinfer.data.draws import Draw
 from cdinfer.data.folders import PictureDataset
 from cdinfer.data.images import read_image
 from cdinfer.data.layout import Item
+from cdinfer.data.masks import Masks, resize_mask
+from tests.data.masked import stripes, write_mask
 
 #: 12 x 20 pixels, each unlike every other.
 PIXELS = np.arange(12 * 20 * 3, dtype=np.uint16).reshape(12, 20, 3).astype(np.uint8)
@@ -125,3 +127,176 @@ def test_reading_is_that_of_read_image(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[..., 0]).save(tmp_path / "grey.png")
     data = PictureDataset(tmp_path, [Item("grey.png", -1)], None)
     np.testing.assert_array_equal(pixels(data[0]), read_image(tmp_path / "grey.png"))
+
+
+# Masks
+
+THREE = Masks([[0, 0, 0]] * 3, ignore_index=255)
+
+#: Height and width: odd, not square, smaller and larger than crops of 16.
+SIZES = [(16, 16), (21, 33), (9, 40), (40, 9), (48, 64), (1, 1)]
+
+
+def masked(
+    folder: Path, size: tuple[int, int], crop: int | None, **options: object
+) -> PictureDataset:
+    """Return a picture whose grey is 100 times its class, and 50 where it has none."""
+    mask = stripes(*size)
+    write_mask(folder / "m.png", mask)
+    Image.fromarray(np.where(mask == 255, 50, mask * 100).astype(np.uint8)).save(folder / "a.png")
+    items = [Item("a.png", -1, mask="m.png")]
+    return PictureDataset(folder, items, crop, masks=THREE, num_classes=3, **options)
+
+
+def classes(sample: dict[str, torch.Tensor]) -> np.ndarray:
+    """What the picture says of classes."""
+    grey = pixels(sample)[..., 0]
+    return np.where(grey == 50, 255, grey // 100)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_whole_mask_is_what_its_file_holds(tmp_path: Path, size: tuple[int, int]) -> None:
+    sample = masked(tmp_path, size, None, flip=True)[0]
+    assert sample["mask"].dtype == torch.uint8
+    np.testing.assert_array_equal(sample["mask"].numpy(), stripes(*size))
+    assert sample["label"].item() == -1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_crops_and_flips_move_picture_and_mask_alike(tmp_path: Path, size: tuple[int, int]) -> None:
+    data = masked(tmp_path, size, 16, flip=True)
+    seen = set()
+    for draw in [0, *(Draw(epoch, 0) for epoch in range(30))]:
+        sample = data[draw]
+        mask = sample["mask"].numpy()
+        assert mask.shape == sample["image"].shape[-2:] == (16, 16)
+        inside = np.zeros((16, 16), bool)
+        inside[: size[0], : size[1]] = True
+        for turned in (inside, inside[:, ::-1]):
+            if np.array_equal(mask[turned], classes(sample)[turned]):
+                assert (mask[~turned] == 255).all()
+                break
+        else:
+            pytest.fail("picture and mask are apart")
+        seen.add(mask.tobytes())
+    assert len(seen) > 1 or size == (1, 1)
+
+
+def test_masks_do_not_change_what_is_drawn(tmp_path: Path) -> None:
+    with_masks = masked(tmp_path, (48, 64), 16, flip=True)
+    without = PictureDataset(tmp_path, with_masks.items, 16, flip=True)
+    for epoch in range(10):
+        draw = Draw(epoch, 0)
+        assert torch.equal(with_masks[draw]["image"], without[draw]["image"])
+    assert "mask" not in without[0]
+
+
+@pytest.mark.parametrize(("size", "side"), [((48, 64), 24), ((21, 33), 42), ((17, 17), 7)])
+def test_masks_are_resized_with_their_pictures(
+    tmp_path: Path, size: tuple[int, int], side: int
+) -> None:
+    sample = masked(tmp_path, size, None, resize=side)[0]
+    height, width = sample["size"].tolist()
+    assert sample["mask"].shape == sample["image"].shape[-2:] == (height, width)
+    by_pillow = Image.open(tmp_path / "m.png").resize((width, height), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(sample["mask"].numpy(), np.array(by_pillow))
+
+
+def test_a_picture_that_a_camera_turned_has_an_upright_mask(tmp_path: Path) -> None:
+    mask = stripes(24, 40)
+    write_mask(tmp_path / "m.png", mask)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to see it
+    Image.new("RGB", (24, 40)).save(tmp_path / "a.jpg", exif=exif)
+    items = [Item("a.jpg", -1, mask="m.png")]
+    sample = PictureDataset(tmp_path, items, None, masks=THREE, num_classes=3)[0]
+    assert sample["image"].shape[-2:] == sample["mask"].shape == (24, 40)
+
+
+def test_a_mask_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    data = masked(tmp_path, (16, 16), None)
+    write_mask(tmp_path / "m.png", stripes(16, 17))
+    with pytest.raises(ValueError, match=r"m\.png: expected a mask of 16 x 16 .* got 17 x 16$"):
+        data[0]
+    write_mask(tmp_path / "m.png", np.full((16, 16), 3, np.uint8))
+    with pytest.raises(ValueError, match=r"m\.png: a mask holds class 3, expected 0 to 2 or 255"):
+        data[0]
+
+
+def test_kept_masks_are_not_read_again(tmp_path: Path) -> None:
+    data = masked(tmp_path, (48, 64), 16, memory=1)
+    before = data[0]
+    (tmp_path / "m.png").unlink()
+    assert torch.equal(data[0]["mask"], before["mask"])
+
+
+# Random scale
+
+
+def test_random_scale_is_of_training_alone(tmp_path: Path) -> None:
+    data = masked(tmp_path, (48, 64), 16, scale=(0.5, 1.5))
+    plain = masked(tmp_path, (48, 64), 16)
+    assert torch.equal(data[0]["image"], plain[0]["image"])
+    assert torch.equal(data[0]["mask"], plain[0]["mask"])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("factor", [0.5, 0.77, 1.0, 1.43, 2.0])
+def test_a_scaled_crop_is_a_crop_of_the_scaled_picture(
+    tmp_path: Path, size: tuple[int, int], factor: float
+) -> None:
+    data = masked(tmp_path, size, 16, scale=(factor, factor))
+    height, width = (max(1, round(factor * side)) for side in size)
+    whole = Image.open(tmp_path / "a.png").convert("RGB")
+    picture = np.array(whole.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    mask = resize_mask(stripes(*size), (height, width))
+    places = [(y, x) for y in range(max(1, height - 15)) for x in range(max(1, width - 15))]
+    for epoch in range(4):
+        sample = data[Draw(epoch, 0)]
+        assert sample["size"].tolist() == list(size)
+        low, crop = min(height, 16), pixels(sample).astype(int)
+        wide = min(width, 16)
+        inside, classes = crop[:low, :wide], sample["mask"].numpy()
+        found = [
+            (y, x)
+            for y, x in places
+            if np.abs(picture[y : y + 16, x : x + 16] - inside).max() <= 1
+            and np.array_equal(mask[y : y + 16, x : x + 16], classes[:low, :wide])
+        ]
+        assert found
+        assert (classes[low:] == 255).all()
+        assert (classes[:, wide:] == 255).all()
+        np.testing.assert_array_equal(crop[low:, :wide], np.repeat(inside[-1:], 16 - low, 0))
+
+
+def test_scales_are_drawn_from_the_whole_range(tmp_path: Path) -> None:
+    # a ramp of 64 columns: the step from column to column tells the factor
+    Image.fromarray(np.tile(np.arange(0, 256, 4, np.uint8), (48, 1))).save(tmp_path / "a.png")
+    data = PictureDataset(tmp_path, [Item("a.png", 2)], 16, scale=(0.5, 1.5))
+    greys = [pixels(data[Draw(epoch, 0)])[8, 2:-2, 0].astype(float) for epoch in range(300)]
+    factors = np.array([4 / np.polyfit(np.arange(12), grey, 1)[0] for grey in greys])
+    assert 0.45 < factors.min() < 0.55
+    assert 1.4 < factors.max() < 1.6
+    assert abs(factors.mean() - 1) < 0.1
+    again = PictureDataset(tmp_path, [Item("a.png", 2)], 16, scale=(0.5, 1.5))
+    assert torch.equal(data[Draw(7, 0)]["image"], again[Draw(7, 0)]["image"])
+
+
+# Strong augmentation
+
+
+def test_strong_augmentation_is_a_function_of_the_draw(tmp_path: Path) -> None:
+    first, second = (dataset(tmp_path, crop=8, flip=True, augment="strong") for _ in range(2))
+    images = [first[Draw(epoch, 0)]["image"] for epoch in range(20)]
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    for epoch in reversed(range(20)):
+        assert torch.equal(second[Draw(epoch, 0)]["image"], images[epoch])
+    assert torch.equal(torch.random.get_rng_state(), state)  # threads share it
+    assert {tuple(image.shape) for image in images} == {(3, 8, 8)}
+    assert len({image.numpy().tobytes() for image in images}) > 15
+
+
+def test_validation_is_not_augmented(tmp_path: Path) -> None:
+    strong, plain = (dataset(tmp_path, crop=8, augment=a) for a in ("strong", "plain"))
+    assert torch.equal(strong[0]["image"], plain[0]["image"])

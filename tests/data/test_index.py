@@ -161,7 +161,7 @@ def test_the_one_sample_layout_is_for_others(
 @pytest.mark.slow
 def test_a_million_pictures_open_in_little_memory(mixed: Path, tmp_path: Path) -> None:
     raw = json.loads((mixed / "index.json").read_text())
-    data = ShardDataset(mixed, "val", None, check_crop=False)
+    data = ShardDataset(mixed, "val", None, whole=True)
     size = data.reader.entries[0][2][-2:]
     items = [Item(f"train/right/{number:08d}.jpg", number % 2) for number in range(8192)]
     encoded = [Encoded(item, data.file(0), size) for item in items]

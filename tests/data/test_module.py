@@ -3,6 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from cdinfer.data.export import Plan, export
 from cdinfer.data.layout import find_pictures
 from cdinfer.data.module import DataModule
 from tests.conftest import draw, paint
+from tests.data.masked import CLASSES, write_voc
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +269,8 @@ def test_a_missing_split_of_shards_is_to_be_exported(equal: Path) -> None:
     ("options", "message"),
     [
         ({"input": "original"}, r"holds latents, not pictures: .* the folder it was exported from"),
-        ({"whole": True}, r"codecs learn from pictures: give --data a folder of pictures"),
+        ({"scale": (0.5, 1.5)}, r"can only be cropped: leave out --data\.scale, or train on pict"),
+        ({"augment": "strong"}, r"can only be cropped: leave out --data\.augment, or train on pic"),
         ({"resize": 32}, r"give --resize to cdinfer export instead"),
         ({"splits": "blocked"}, r"give --splits to cdinfer export instead"),
         ({"crop": 0}, r"at least 1 pixel, got --data\.crop 0"),
@@ -301,6 +304,132 @@ def test_without_a_path_the_sample_set_is_taken(
     assert data.root.parent == tmp_path
     assert len(data.classes) > 5
     assert next(iter(data.test_dataloader()))["image"].shape == (8, 3, 64, 64)
+
+
+def test_the_mosaics_are_the_sample_set_with_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDINFER_CACHE", str(tmp_path))
+    data = DataModule(batch_size=8, crop=64, sample="seg")
+    assert data.root.parent == tmp_path
+    assert data.lengths == {"train": 160, "val": 40, "test": 40}
+    assert len(data.classes) == len(data.palette) == 7
+    assert next(iter(data.train_dataloader()))["mask"].shape == (8, 64, 64)
+
+
+# Masks
+
+
+@pytest.fixture(scope="module")
+def masked_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7 training, 3 validation and 2 test pictures with masks: odd, not square, small."""
+    sizes = [(48, 64), (61, 45), (32, 32)]
+    root = tmp_path_factory.mktemp("masked") / "scenes"
+    return write_voc(root, {"train": 7, "val": 3, "test": 2}, sizes)
+
+
+@pytest.fixture(scope="module")
+def masked_shards(
+    masked_scenes: Path, tiny_codec: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("masked") / "shards"
+    export(find_pictures(masked_scenes), folder, tiny_codec, Plan(block=3, per_shard=4))
+    return folder
+
+
+@pytest.fixture(params=["pictures", "shards", "stream"])
+def masked_path(
+    request: pytest.FixtureRequest,
+    masked_scenes: Path,
+    masked_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    monkeypatch.setenv("CDINFER_CACHE", str(tmp_path / "cache"))
+    places = {"pictures": str(masked_scenes), "shards": str(masked_shards)}
+    return places.get(request.param, f"file://{masked_shards}")
+
+
+def test_facts_about_masks_are_known_before_any_batch(masked_path: str, scenes: Path) -> None:
+    data = DataModule(masked_path, crop=32)
+    assert data.classes == list(CLASSES)
+    assert data.palette == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert data.ignore_index == 255
+    assert data.masks is not None
+    without = DataModule(str(scenes))
+    assert (without.masks, without.palette, without.ignore_index) == (None, [], 255)
+
+
+@pytest.mark.parametrize("reads", ["latents", "decoded"])
+def test_training_gives_crops_of_masks(masked_path: str, reads: str) -> None:
+    data = DataModule(masked_path, batch_size=7, crop=32, input=reads)
+    if reads == "decoded" and data.sharded:
+        with pytest.raises(ValueError, match="sizes and input decoded needs one"):
+            list(data.train_dataloader())
+        return
+    (batch,) = data.train_dataloader()
+    assert batch["mask"].dtype == torch.uint8
+    assert batch["mask"].shape == (7, 32, 32)
+    assert batch["label"].tolist() == [-1] * 7
+    assert set(batch["mask"].unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_whole_masks_are_those_of_the_files(masked_path: str, masked_scenes: Path) -> None:
+    data = DataModule(masked_path, batch_size=4, crop=32, whole=True)
+    loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
+    for split, loader in loaders.items():
+        masks = [batch["mask"] for batch in loader]
+        files = sorted((masked_scenes / "SegmentationClass").glob(f"{split}-*"))
+        assert sorted(mask[0].tolist() for mask in masks) == sorted(
+            np.array(Image.open(file)).tolist() for file in files
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": (1.5, 0.5)}, r"as --data\.scale \[0\.5,1\.5\], got \[1\.5,0\.5\]$"),
+        ({"scale": (0.0, 1.0)}, r"smallest and a largest factor"),
+        ({"scale": (1.0, float("inf"))}, r"smallest and a largest factor"),
+        ({"scale": (float("nan"), 1.0)}, r"smallest and a largest factor"),
+        ({"scale": (0.5, 1.5), "crop": None}, r"--data\.scale gives .* give --data\.crop with it"),
+        ({"augment": "strong"}, r"is for classes of whole pictures: for masks give --data\.scale"),
+    ],
+)
+def test_what_pictures_with_masks_cannot_be_trained_with_is_refused(
+    masked_scenes: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataModule(str(masked_scenes), **{"crop": 16, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": "strong"}, r"--data\.augment strong gives .* give --data\.crop with it"),
+        ({"augment": "strong", "crop": 16, "scale": (0.5, 1.5)}, r"by itself: drop --data\.scale"),
+    ],
+)
+def test_what_pictures_cannot_be_trained_with_is_refused(
+    scenes: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataModule(str(scenes), **options)
+
+
+@pytest.mark.parametrize("options", [{"scale": (0.5, 1.5)}, {"augment": "strong"}])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_augmentation_does_not_depend_on_batches_or_workers(
+    scenes: Path, options: dict[str, Any]
+) -> None:
+    once = by_sample(DataModule(str(scenes), batch_size=4, crop=16, **options), epoch=3)
+    more = {"batch_size": 3, "workers": 2, **options}
+    again = by_sample(DataModule(str(scenes), crop=16, **more), epoch=3)
+    assert all(torch.equal(again[i], once[i]) for i in once)
+    plain = by_sample(DataModule(str(scenes), crop=16), epoch=3)
+    assert any(not torch.equal(plain[i], once[i]) for i in once)
+    data = DataModule(str(scenes), crop=16, whole=True, **options)
+    assert next(iter(data.val_dataloader()))["image"].shape == (1, 3, 48, 64)
 
 
 def test_the_name_tells_where_pictures_come_from(scenes: Path, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from cdinfer.data.shards import ShardDataset
 
 def read_everything(root: Path) -> None:
     for split in ("val", "test", "train"):
-        data = ShardDataset(root, split, None, check_crop=False)
+        data = ShardDataset(root, split, None, whole=True)
         for i in range(len(data)):
             data[i]
 
@@ -28,7 +28,7 @@ def test_a_tar_of_another_length_is_named(copy: Path, name: str, damage: str) ->
     size = path.stat().st_size if path.exists() else "no file"
     fault = rf"^damaged {copy}/{name}: expected {len(data)} bytes, got {size}; [^\n]*again$"
     with pytest.raises(ValueError, match=fault):
-        ShardDataset(copy, "train", None, check_crop=False)
+        ShardDataset(copy, "train", None, whole=True)
 
 
 def test_a_damaged_block_is_named_when_it_is_read(copy: Path) -> None:
@@ -92,4 +92,4 @@ def test_hostile_targets_are_one_line(copy: Path, targets: object, message: str)
         ValueError,
         match=rf"^damaged [^\n]*val-00000\.targets\.tar, block 0: [^\n]*({message})[^\n]*$",
     ):
-        _ = ShardDataset(copy, "val", None, check_crop=False).labels
+        _ = ShardDataset(copy, "val", None, whole=True).labels

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from cdinfer.codecs import load_codec
 from cdinfer.data.export import Plan, export
 from cdinfer.data.images import read_image, to_tensor
 from cdinfer.data.layout import find_pictures
+from cdinfer.data.masks import read_mask
+from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
 
 DATA = Path(os.environ.get("CDINFER_TEST_DATA", "no such folder"))
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="CDINFER_TEST_DATA is 
         ("flowers", None, 5, 200, 100),
         ("photos", None, 0, 439, 17),
         ("kodak", None, 0, 24, 0),
+        ("camvid", None, 11, 468, 62),
     ],
 )
 def test_layouts_hold_the_published_counts(name, splits, classes, train, test):
@@ -41,6 +45,27 @@ def test_both_rsscn7_splits_are_balanced():
     for splits in (None, "blocked"):
         items = find_pictures(DATA / "rsscn7", splits).splits["test"]
         assert set(Counter(item.label for item in items).values()) == {200}
+
+
+def test_camvid_has_a_mask_for_every_picture():
+    camvid = find_pictures(DATA / "camvid")
+    assert [len(camvid.splits[split]) for split in ("train", "val", "test")] == [367, 101, 62]
+    assert (camvid.classes[0], camvid.classes[10]) == ("Sky", "Bicyclist")
+    assert camvid.masks.ignore_index == 255
+    assert (camvid.masks.palette[0], camvid.masks.palette[10]) == ([128] * 3, [0, 128, 192])
+    counts = Counter()
+    for item in camvid.splits["val"]:
+        mask = read_mask(DATA / "camvid" / item.mask, camvid.masks, 11, (360, 480))
+        counts.update(dict(zip(*np.unique(mask, return_counts=True), strict=True)))
+    assert set(counts) == {*range(11), 255}
+    assert counts[255] / counts.total() == pytest.approx(0.017, abs=0.0005)  # as its README says
+
+
+def test_camvid_pictures_are_cropped_with_their_masks():
+    data = DataModule(str(DATA / "camvid"), batch_size=4, crop=144, whole=True, scale=(0.5, 1.5))
+    assert next(iter(data.train_dataloader()))["mask"].shape == (4, 144, 144)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["mask"].shape == batch["image"][:, 0].shape == (1, 360, 480)
 
 
 def test_kodak_pictures_survive_the_bitstream(tiny_codec):

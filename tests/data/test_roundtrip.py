@@ -72,7 +72,7 @@ def test_an_export_that_verifies_does_not_publish_what_is_wrong(
     picture_folder: Path, tiny_codec: Path, codec: CAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = find_pictures(picture_folder)
-    work = Work(found.root, found.source, True, tiny_codec, Plan(), "cpu", False, True)
+    work = Work(found.root, found.source, 2, tiny_codec, Plan(), "cpu", False, True)
     job = Job("train-00000", found.splits["train"])
     assert make_shard(codec, work, job, lambda count: None).entry["count"] == len(job.items)
     pack = codec.pack

@@ -63,7 +63,7 @@ def test_stock_webdataset_opens_both_tars(mixed: Path, mixed_scenes: Path) -> No
 
 
 def test_pictures_are_permuted_before_they_are_cut(mixed: Path, mixed_scenes: Path) -> None:
-    data = ShardDataset(mixed, "train", None, check_crop=False)
+    data = ShardDataset(mixed, "train", None, whole=True)
     listed = [item.key for item in find_pictures(mixed_scenes).splits["train"]]
     assert sorted(data.keys()) == listed
     assert {key.split("/")[1] for key in listed[:7]} == {"left"}
@@ -103,7 +103,7 @@ def test_a_set_holds_tars_json_and_safetensors_and_no_pickle(mixed: Path) -> Non
 def test_samples_are_the_encoders_symbols(
     mixed: Path, mixed_scenes: Path, tiny_codec: Path, split: str
 ) -> None:
-    data = ShardDataset(mixed, split, None, check_crop=False)
+    data = ShardDataset(mixed, split, None, whole=True)
     assert len(data) == len(data.keys()) == (20 if split == "train" else 6)
     for i, key in enumerate(data.keys()):
         sample = data[i]
@@ -117,7 +117,7 @@ def test_samples_are_the_encoders_symbols(
 
 
 def test_files_come_back_byte_for_byte(mixed: Path, mixed_scenes: Path, tiny_codec: Path) -> None:
-    data, codec = ShardDataset(mixed, "val", None, check_crop=False), load_codec(str(tiny_codec))
+    data, codec = ShardDataset(mixed, "val", None, whole=True), load_codec(str(tiny_codec))
     for i, key in enumerate(data.keys()):
         (file,) = codec.compress(to_tensor(read_image(mixed_scenes / key))[None])
         assert data.file(i) == file
@@ -149,7 +149,7 @@ def test_a_call_never_mixes_latent_sizes(mixed: Path) -> None:
 
 @pytest.mark.parametrize("crop", [8, 32, 48])
 def test_crops_are_windows_of_the_whole_latents_on_the_grid(mixed: Path, crop: int) -> None:
-    whole = ShardDataset(mixed, "train", None, check_crop=False)
+    whole = ShardDataset(mixed, "train", None, whole=True)
     cropped = ShardDataset(mixed, "train", crop, seed=1)
     side = crop // 8
     batch = cropped.__getitems__([Draw(3, i) for i in range(20)])
@@ -164,7 +164,7 @@ def test_crops_are_windows_of_the_whole_latents_on_the_grid(mixed: Path, crop: i
 
 
 def test_validation_takes_the_centre_every_time(mixed: Path) -> None:
-    whole = ShardDataset(mixed, "val", None, check_crop=False)
+    whole = ShardDataset(mixed, "val", None, whole=True)
     for data in (ShardDataset(mixed, "val", 16, seed=seed) for seed in range(3)):
         for i in range(6):
             latents = whole[i]["planes"]["y"]

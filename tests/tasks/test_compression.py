@@ -148,6 +148,14 @@ def test_validation_fits_the_tables_it_measures_with(
     assert float(runner.callback_metrics["val/bpp"]) == pytest.approx(sum(sizes) / len(sizes))
 
 
+def test_latents_are_refused(shards: Path, tmp_path: Path) -> None:
+    for place in (str(shards), f"file://{shards}"):
+        data = DataModule(place, crop=32, whole=True)
+        remedy = "codecs learn from pictures: give --data a folder of pictures"
+        with pytest.raises(ValueError, match=remedy):
+            trainer(tmp_path).validate(CompressionTask(CAE(0.33, 0.125)), datamodule=data)
+
+
 def test_training_starts_as_a_transform_codec_unless_it_goes_on(
     labelled: Path, tmp_path: Path
 ) -> None:

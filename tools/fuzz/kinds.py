@@ -6,7 +6,7 @@ names the file; *accepted* if it reads and nothing read is wrong. Everything els
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -83,6 +83,36 @@ class Kind(ABC):
         except BaseException as error:
             return False, f"{type(error).__name__}: {str(error)[:300]}{where(error)}"
         return True, ""
+
+
+class Several(Kind):
+    """Inputs of several kinds of one name, by lot.
+
+    Args:
+        kinds: at least one.
+    """
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self.kinds, self.name = kinds, kinds[0].name
+
+    def whole_case(self) -> Case:
+        return self._wrapped(len(self.kinds) - 1, self.kinds[-1].whole_case())
+
+    def make(self, rng: Random) -> Case:
+        number = rng.randrange(len(self.kinds))
+        return self._wrapped(number, self.kinds[number].make(rng))
+
+    def read(self, case: Case) -> None:
+        number, inner = case.truth
+        self.kinds[number].read(inner)
+
+    def judge(self, case: Case) -> tuple[bool, str]:
+        number, inner = case.truth
+        return self.kinds[number].judge(inner)
+
+    @staticmethod
+    def _wrapped(number: int, case: Case) -> Case:
+        return Case(case.files, case.about, (number, case))
 
 
 class FolderKind(Kind):

@@ -15,9 +15,10 @@ from cdinfer.cli.configs import find_config
 from cdinfer.codecs import CAE, freeze, read_codec, save_codec
 from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.export import Plan, export
-from cdinfer.data.layout import find_pictures
+from cdinfer.data.layout import Item, find_pictures
+from cdinfer.data.masks import Masks
 from cdinfer.models import Classifier, CResNet
-from tools.fuzz.kinds import Kind
+from tools.fuzz.kinds import Kind, Several
 from tools.fuzz.sets import Indices, Shards
 from tools.fuzz.streams import Coder, Commands, Container, golden, read_tables, written
 from tools.fuzz.trained import Checkpoints, Configs, Weights
@@ -50,8 +51,11 @@ def _kind(name: str, folder: Path, codec: Path, rng: Random) -> Kind:
         originals = [written(own, fields[n:], rng) for n in (0, 0, 1, 1, 2)]
         return Commands(folder, codec.parent, originals)
     if name in ("shards", "index"):
-        _write_set(folder / name, codec)
-        return (Shards if name == "shards" else Indices)(folder / name)
+        of = Shards if name == "shards" else Indices
+        folders = [folder / name / what for what in ("labels", "masks")]
+        for place in folders:
+            _write_set(place, codec)
+        return Several([of(place) for place in folders])
     if name == "weights":
         shutil.copytree(codec, folder / name / "codec")
         _write_codec(folder / "other", 1)
@@ -83,14 +87,24 @@ def _write_codec(folder: Path, seed: int) -> None:
 
 
 def _write_set(folder: Path, codec: Path) -> None:
-    """Export 12 pictures of two latent sizes, in blocks of 3 and shards of 5."""
+    """Export 12 pictures of two latent sizes, in blocks of 3 and shards of 5; with what it says."""
     photos = folder.with_name(f"{folder.name} photos")
     for number in range(12):
         split = ("train", "train", "val", "test")[number % 4]
         path = photos / split / "ab"[number // 4 % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw(*((33, 48), (24, 40))[number % 3 == 0], number)).save(path)
-    export(find_pictures(photos), folder, codec, Plan(block=3, per_shard=5))
+        picture = draw(*((33, 48), (24, 40))[number % 3 == 0], number)
+        Image.fromarray(picture).save(path)
+        Image.fromarray(picture[..., 0] // 100).save(path.with_suffix(".mask"), "PNG")
+    pictures = find_pictures(photos)
+    if folder.name == "masks":
+        splits = {
+            split: [Item(i.key, -1, mask=f"{i.key.removesuffix('png')}mask") for i in items]
+            for split, items in pictures.splits.items()
+        }
+        masks = Masks([[0, 0, 0], [99, 0, 0]], 2)
+        pictures = pictures._replace(splits=splits, masks=masks)
+    export(pictures, folder, codec, Plan(block=3, per_shard=5))
 
 
 def _write_run(folder: Path, codec: Path) -> None:

@@ -24,8 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from cdinfer.codecs.classical import Picture
 from cdinfer.data.layout import ImageSet
 from cdinfer.studies.bench import peers
+from cdinfer.studies.bench.pictures import QUALITY
 
 #: A crop's name in rows -> its class in torchvision.
 CROPS = {"random crop": v2.RandomCrop, "random resized crop": v2.RandomResizedCrop}
@@ -48,6 +50,13 @@ def with_torchcodec(data: bytes) -> Tensor:
     """Decode a JPEG file with TorchCodec to ``(3, H, W)``."""
     decoded: Tensor = peers.find("torchcodec.decoders").decode_jpeg(data)
     return decoded
+
+
+def encode(pixels: Picture) -> bytes:
+    """Return a JPEG file of ``QUALITY``, made by Pillow."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
 
 
 #: A decoder's name in rows -> its module, and how to call it.

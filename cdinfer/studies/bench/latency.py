@@ -9,14 +9,12 @@ Against JPEG, quality 90, of the same pictures: decoding by each decoder, encodi
 simplejpeg.
 """
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.classical import Picture
@@ -89,9 +87,9 @@ def _ours(codec: CAE, pictures: Pictures) -> dict[str, Work]:
 
 
 def _jpegs(pictures: Pictures) -> dict[str, Work]:
-    files = [_with_pillow(pixels) for pixels in pictures.pixels]
+    files = [jpeg.encode(pixels) for pixels in pictures.pixels]
     works = {f"{n}, decode": _each(_whole(f), files) for n, f in jpeg.installed().items()}
-    works["Pillow, encode"] = _each(_with_pillow, pictures.pixels)
+    works["Pillow, encode"] = _each(jpeg.encode, pictures.pixels)
     if peers.find("simplejpeg"):
         works["simplejpeg, encode"] = _each(_with_simplejpeg, pictures.pixels)
     return works
@@ -100,12 +98,6 @@ def _jpegs(pictures: Pictures) -> dict[str, Work]:
 def _whole(decode: Callable[[bytes], Any]) -> Callable[[bytes], object]:
     """Return a decoder that has decoded when it returns: Pillow's pictures are lazy."""
     return lambda file: jpeg.as_array(decode(file))
-
-
-def _with_pillow(pixels: Picture) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
 
 
 def _with_simplejpeg(pixels: Picture) -> bytes:
