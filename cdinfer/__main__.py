@@ -19,7 +19,7 @@ COMMANDS = {
     "export": ("export", "a labelled set of pictures -> shards of latents"),
     "shards": ("shards", "verify, relabel, delete, append or merge shards"),
     "eval": ("evaluate", "metrics of a trained run on its test pictures"),
-    "predict": ("predict", ".cdi files, folders, shards or pictures -> classes"),
+    "predict": ("predict", ".cdi files, folders, shards or pictures -> classes or masks"),
     "study": ("study", "codecs compared on pictures: bytes against quality, as a page (study rd)"),
     "bench": ("bench", "speed and size against the peers, as ratios in one run"),
     "fit": ("lightning", "train from a YAML file (LightningCLI)"),

@@ -105,6 +105,8 @@ class CLI(LightningCLI):
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
         subcommand = self.config.subcommand
         path = self.config[subcommand].ckpt_path
+        if path:  # all weights come from there
+            self.config[subcommand].init_from.run = None
         if path and Path(path).is_file():  # Lightning reads it next, and trusts what it finds
             _check_checkpoint(Path(path), _PARTS if subcommand == "fit" else _PARTS[:2])
 

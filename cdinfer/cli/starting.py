@@ -22,7 +22,8 @@ class InitFrom(Callback):
     """Start with those tensors of another run's trunk that have the same names and shapes.
 
     A classifier's trunk starts a segmenter's, too: spreading filters changes no shape. A training
-    that goes on from a checkpoint takes its weights from there alone.
+    that goes on from a checkpoint takes its weights from there alone (``lightning.py``: which
+    checkpoint that is, callbacks learn too late).
 
     Args:
         run: folder of a run, or its parent (newest version); ``None`` starts from nothing.
@@ -38,7 +39,7 @@ class InitFrom(Callback):
         Raises:
             ValueError: if the other run cannot be read, or nothing in it fits.
         """
-        if stage != "fit" or self.run is None or trainer.ckpt_path is not None:
+        if stage != "fit" or self.run is None:
             return
         if not isinstance(pl_module, LatentTask):
             raise ValueError(

@@ -15,7 +15,7 @@ from cdinfer.models.heads import HeadRecipe
 from cdinfer.models.trunk import Trunk
 
 #: Rows of pixels whose logits are made at a time.
-STRIP = 64
+STRIP = 128
 
 
 class Segmenter(nn.Module):

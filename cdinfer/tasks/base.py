@@ -104,7 +104,7 @@ class LatentTask(BaseTask, ABC):
                 f"the shards in {data.root} hold stream {stream:08x}, the model's codec is "
                 f"{mine}: give --model.codec {data.root}"
             )
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if stage == "fit":
             for module in self.modules():
                 if isinstance(module, TorchvisionNet):
                     module.load_weights()

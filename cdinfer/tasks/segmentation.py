@@ -126,11 +126,11 @@ class SegmentationTask(LatentTask):
         confusion = self._confusion(stage)
         scores = segmentation_scores(confusion.compute())  # summed over processes
         confusion.reset()
-        self.log(f"{stage}/miou", scores.miou, prog_bar=True)
-        self.log(f"{stage}/macc", scores.macc)
-        self.log(f"{stage}/pixel", scores.pixel)
-        for name, iou in zip(self.classes, scores.iou, strict=True):
-            self.log(f"{stage}/iou/{name}", iou)
+        values = {"miou": scores.miou, "macc": scores.macc, "pixel": scores.pixel}
+        pairs = zip(self.classes, scores.iou, strict=True)
+        for name, value in (values | {f"iou/{name}": iou for name, iou in pairs}).items():
+            # all processes have the same, of which Lightning takes the mean
+            self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
 
     def describe(self) -> dict[str, Any]:
         return {

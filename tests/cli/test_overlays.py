@@ -9,7 +9,7 @@ from PIL import Image
 from cdinfer.__main__ import main
 from cdinfer.cli.overlays import MaskWriter
 from cdinfer.codecs import read_codec
-from cdinfer.data.images import to_tensor
+from cdinfer.data.images import read_image, to_tensor
 from cdinfer.runs import Segmentation, Source, load_run
 from tests.conftest import draw
 from tests.runs.make import CLASSES, PALETTE
@@ -87,7 +87,7 @@ def test_a_folder_gets_masks_overlays_and_a_contact_sheet(
         assert np.abs(pixels - half).mean() < 8  # JPEG
     with Image.open(out / "contact.png") as sheet:
         assert sheet.mode == "RGB"
-        seen = set(sheet.getdata())
+        seen = {tuple(colour) for colour in np.array(sheet).reshape(-1, 3).tolist()}
     present = {name for row in rows for name in row["classes"]}
     assert {tuple(PALETTE[CLASSES.index(name)]) for name in present} <= seen
 
@@ -181,7 +181,7 @@ def test_forty_rows_fill_a_page(
     assert predict(tmp_path / "in", "--save", tmp_path / "out")[0] == 0
     sheets = [name for name in written(tmp_path / "out") if name.startswith("contact")]
     assert sheets == ["contact-2.png", "contact.png"]
-    heights = [Image.open(tmp_path / "out" / name).height for name in sheets]
+    heights = [read_image(tmp_path / "out" / name).shape[0] for name in sheets]
     assert heights[1] - heights[0] == 39 * (20 + 16 + 8)
 
 

@@ -72,7 +72,7 @@ def test_no_run_is_one_line_and_status_2(
 
 
 def test_the_run_folder_is_all_it_needs_and_no_training_library_is_imported(
-    classifier_run: Path, inputs: list[Path], tmp_path: Path
+    classifier_run: Path, segmenter_run: Path, inputs: list[Path], tmp_path: Path
 ) -> None:
     place = tmp_path / "elsewhere"
     shutil.copytree(classifier_run, place / "moved")
@@ -84,6 +84,7 @@ def test_the_run_folder_is_all_it_needs_and_no_training_library_is_imported(
         f"assert main(['predict', 'moved', {str(inputs[0])!r}, {str(inputs[1])!r}]) == 0\n"
         f"assert main(['encode', {str(inputs[1])!r}, '--codec', 'moved', '-o', 'z.cdi']) == 0\n"
         "assert main(['decode', 'z.cdi', '--codec', 'moved']) == 0\n"
+        f"assert main(['predict', {str(segmenter_run)!r}, 'z.cdi', '--save', 'mask.png']) == 0\n"
         "names = 'pytorch_lightning', 'lightning', 'torchvision', 'torchmetrics', 'compressai'\n"
         "loaded = [name for name in names if name in sys.modules]\n"
         "assert not loaded, loaded\n"
@@ -94,8 +95,8 @@ def test_the_run_folder_is_all_it_needs_and_no_training_library_is_imported(
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
-    assert (place / "z.png").is_file()
+    assert len(done.stdout.splitlines()) == 5
+    assert all((place / name).is_file() for name in ("z.png", "mask.png", "mask.overlay.jpg"))
 
 
 def test_its_flags_are_these() -> None:

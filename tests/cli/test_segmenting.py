@@ -15,7 +15,7 @@ from cdinfer.runs import load_run, read_about
 from tests.cli.test_lightning import CPU, finish, load, start
 from tests.data.masked import CLASSES, write_voc
 
-SIZES = ((48, 64), (45, 61), (16, 16))
+SIZES = ((48, 64), (45, 61), (33, 40))
 
 #: What makes networks small, and trains 3 steps an epoch.
 SMALL = [*CPU, "--data.crop", "32", "--data.batch_size", "4"]
@@ -105,6 +105,23 @@ def test_a_classifier_s_trunk_starts_a_segmenter(
     weights = [name for name in mine if name.startswith("net.trunk.") and "conv" in name]
     assert len(weights) == 39
     assert all(torch.equal(mine[name], theirs[name]) for name in weights)
+
+
+def test_a_resumed_training_takes_its_weights_from_the_checkpoint_alone(
+    classifier_run: Path, tiny_codec: Path, scenes: Path, tmp_path: Path
+) -> None:
+    flags = ["--data", str(scenes), "--codec", str(tiny_codec), *SMALL]
+    flags += ["--trainer.logger.save_dir", str(tmp_path), "--model.lr", "0"]
+    assert main(["train", "--task", "seg", *flags, "--trainer.max_epochs", "1"]) == 0
+    first = tmp_path / "seg" / "version_0" / "checkpoints" / "last.ckpt"
+    again = ["--ckpt_path", str(first), "--init_from.run", str(classifier_run)]
+    assert main(["train", "--task", "seg", *flags, *again, "--trainer.max_epochs", "2"]) == 0
+    before, after = (
+        load(path)["state_dict"]
+        for path in (first, tmp_path / "seg" / "version_1" / "checkpoints" / "last.ckpt")
+    )
+    weights = [name for name in after if name.startswith("net.trunk.") and "conv" in name]
+    assert all(torch.equal(before[name], after[name]) for name in weights)
 
 
 @pytest.mark.parametrize(

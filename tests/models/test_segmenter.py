@@ -42,6 +42,16 @@ def test_masks_are_those_of_the_naive_form() -> None:
     assert len(masks.unique()) > 1
 
 
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("size", [(200, 24), (64, 40), (129, 17), (1, 1)])
+def test_strips_leave_no_seams(size: tuple[int, int], output_stride: int) -> None:
+    net = build(output_stride, ASPP)
+    logits = torch.randn(2, 5, *(-(-side // output_stride) for side in size))
+    mask, whole = net.choose(logits, size), net.enlarge(logits, size).argmax(1)
+    assert mask.shape == (2, *size)
+    assert (mask != whole).sum() <= 2  # ties of rounding
+
+
 def test_padding_at_the_far_end_moves_nothing() -> None:
     net = build(16, ASPP)
     logits = net(torch.rand(1, 8, 5, 5))  # of a grid of 3 x 3 steps, 48 x 48 pixels

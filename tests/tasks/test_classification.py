@@ -1,14 +1,16 @@
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from cdinfer.data.module import DataModule
-from cdinfer.models import CResNet, ResNet
+from cdinfer.models import CResNet, ResNet, TorchvisionNet
 from cdinfer.tasks import ClassificationTask
 from tests.conftest import draw
 
@@ -16,7 +18,7 @@ CLASSES = tuple("abcdefg")
 NETS = (partial(CResNet, width=0.125), partial(ResNet, width=0.125))
 
 
-def make_task(**options: float) -> ClassificationTask:
+def make_task(**options: Any) -> ClassificationTask:
     torch.manual_seed(0)
     return ClassificationTask(*NETS, input="original", classes=CLASSES, **options)
 
@@ -85,3 +87,39 @@ def test_five_classes_have_no_top5() -> None:
 def test_fewer_than_two_classes_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"at least two classes.*--data must hold a folder"):
         ClassificationTask(*NETS, input="original", classes=classes)
+
+
+def test_the_paper_s_rate_falls_to_a_tenth_every_few_epochs() -> None:
+    plan: Any = make_task(lr=0.025, decay_every=2, nesterov=False).configure_optimizers()
+    (optimizer,), (schedule,) = plan  # Lightning steps those once an epoch
+    rates = []
+    for _ in range(4):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.025, 0.025, 0.0025, 0.0025])
+    assert optimizer.param_groups[0]["nesterov"] is False
+
+
+def test_a_decay_of_no_epochs_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay_every of at least 1 epoch, got 0; try 8"):
+        make_task(decay_every=0)
+
+
+def test_weights_of_torchvision_are_taken_when_training_starts(
+    seven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / MobileNet_V3_Small_Weights.DEFAULT.url.split("/")[-1]
+    file.parent.mkdir(parents=True)
+    theirs = mobilenet_v3_small().state_dict()
+    torch.save(theirs, file)
+    net = partial(TorchvisionNet, name="mobilenet_v3_small", weights="DEFAULT")
+    data = DataModule(str(seven), batch_size=4, input="original")
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "enable_checkpointing": False, "max_epochs": 1}
+    for stage, equal in (("test", False), ("fit", True)):
+        task = ClassificationTask(NETS[0], net, input="original", classes=CLASSES, lr=0)
+        getattr(pl.Trainer(**options), stage)(task, datamodule=data)
+        mine = task.net.trunk.features[0][0].weight
+        assert torch.equal(mine, theirs["features.0.0.weight"]) == equal

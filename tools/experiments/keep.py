@@ -30,7 +30,7 @@ def keep(cells: Sequence[Cell], folder: Path, file: Path) -> int:
     kept = {record["name"]: record for record in read(file)}
     for cell in cells:
         if record := read_record(folder, cell):
-            _check(record, folder)
+            check(record, folder)
             kept[cell.name] = record
     lines = [json.dumps(kept[name], sort_keys=True) for name in sorted(kept)]
     write_atomically(file, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
@@ -52,8 +52,12 @@ def read(file: Path) -> list[Row]:
     return records
 
 
-def _check(record: Row, folder: Path) -> None:
-    """Refuse what only this machine has: its paths."""
+def check(record: Row, folder: Path) -> None:
+    """Refuse what only this machine has: its paths.
+
+    Raises:
+        ValueError: naming the first.
+    """
     for text in _texts(record):
         if text.startswith(("/", "~")) or str(folder.resolve()) in text:
             raise ValueError(

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.classical import Picture
-from cdinfer.data.images import as_tensor, to_tensor
+from cdinfer.data.images import to_tensor
 from cdinfer.models import count_macs
 from cdinfer.studies.bench import jpeg, peers
 
@@ -88,30 +88,23 @@ class Decoder(nn.Module):
         return x.clamp(0, 1)
 
 
-class PeerDecoder(nn.Module):
-    """CompressAI's decoder, likewise: ``(B, 192, h, w)`` -> ``(B, 3, 16h, 16w)``."""
-
-    def __init__(self, g_s: nn.Module) -> None:
-        super().__init__()
-        self.g_s = g_s
-
-    def forward(self, y: Tensor) -> Tensor:
-        x: Tensor = self.g_s(y)
-        return x.clamp(0, 1)
+def write_cdi(codec: CAE, pictures: Sequence[Picture]) -> list[bytes]:
+    """Return the ``.cdi`` files of pictures of one size, looked at."""
+    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    symbols = codec.symbols(x)
+    files = codec.pack(symbols, (x.shape[-2], x.shape[-1]))
+    assert torch.equal(codec.unpack(files)["y"], symbols), "a file holds other symbols"
+    return files
 
 
-def from_latents(codec: CAE, pictures: Sequence[Picture], size: Size) -> Front:
+def from_latents(codec: CAE, files: Sequence[bytes], size: Size) -> Front:
     """Return the way that never sees pixels.
 
     Args:
         codec: whose files are read.
-        pictures: ``(H, W, 3)`` each, of one size.
+        files: of pictures of one size.
         size: height and width of the crop, in pixels.
     """
-    x = torch.stack([as_tensor(picture) for picture in pictures])
-    whole = codec.symbols(x)
-    files = codec.pack(whole, (x.shape[-2], x.shape[-1]))
-    assert torch.equal(codec.unpack(files)["y"], whole), "files hold other symbols than were put in"
     height, width = (side // codec.stride for side in size)
 
     def read(data: Sequence[bytes]) -> Tensor:
@@ -128,10 +121,9 @@ def decoded(codec: CAE, latents: Front) -> Front:
     return latents._replace(name="decoded", decoder=decoder, stride=codec.stride, macs=macs)
 
 
-def from_jpeg(pictures: Sequence[Picture], size: Size) -> list[Front]:
+def from_jpeg(files: Sequence[bytes], size: Size) -> list[Front]:
     """Return the ways of JPEG files, one for each decoder of ``DECODERS`` that is there."""
     there = jpeg.installed()
-    files = [jpeg.encode(picture) for picture in pictures]
     return [
         Front(f"JPEG, {name}", files, partial(_read_jpegs, there[name], size), (3, *size))
         for name in DECODERS
@@ -159,7 +151,7 @@ def from_compressai(pictures: Sequence[Picture], size: Size) -> Front | None:
         return cut(y_hat, (height, width))
 
     z = (1, HIDDEN, *files[0]["shape"])
-    decoder = PeerDecoder(model.g_s).eval()
+    decoder = nn.Sequential(model.g_s, nn.Hardtanh(0, 1))
     macs = _count(model.h_s, z) + _count(decoder, (1, CHANNELS, height, width))
     return Front(COMPRESSAI, files, read, (CHANNELS, height, width), decoder, STRIDE, macs)
 

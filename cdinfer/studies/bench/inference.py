@@ -14,7 +14,7 @@ from torch import nn
 from cdinfer.codecs import CAE
 from cdinfer.codecs.stored import read_codec
 from cdinfer.runs.engines import Engine
-from cdinfer.studies.bench import fronts
+from cdinfer.studies.bench import fronts, jpeg
 from cdinfer.studies.bench.contest import Entry, compare, enter
 from cdinfer.studies.bench.loading import crop_side
 from cdinfer.studies.bench.pictures import Pictures
@@ -68,7 +68,8 @@ def enter_all(
     """Return our entries, and those of the peers by name; ``None`` for what is not installed."""
     side = crop_side(pictures)
     size, pixels = (side, side), pictures.pixels
-    latents = fronts.from_latents(codec, pixels, size)
+    latents = fronts.from_latents(codec, fronts.write_cdi(codec, pixels), size)
+    jpegs = fronts.from_jpeg([jpeg.encode(picture) for picture in pixels], size)
     shape = codec.channels, codec.stride
 
     def classify(front: fronts.Front, network: str, net: nn.Module) -> Entry:
@@ -79,7 +80,7 @@ def enter_all(
         for name in OURS
     ]
     net = build_classifier(PEER, shape, CLASSES, width=width)
-    there = [fronts.decoded(codec, latents), *fronts.from_jpeg(pixels, size)]
+    there = [fronts.decoded(codec, latents), *jpegs]
     there += filter(None, [fronts.from_compressai(pixels, size)])
     found = {front.name: classify(front, PEER, net) for front in there}
     return ours, {name: found.get(name) for name in fronts.PEERS}

@@ -23,7 +23,7 @@ from cdinfer.codecs.classical import Picture
 from cdinfer.codecs.stored import read_codec
 from cdinfer.models import Segmenter
 from cdinfer.runs.engines import Engine
-from cdinfer.studies.bench import fronts
+from cdinfer.studies.bench import fronts, jpeg
 from cdinfer.studies.bench.contest import Entry, compare, enter
 from cdinfer.studies.bench.fronts import Front, Size
 from cdinfer.studies.bench.pictures import Pictures
@@ -85,9 +85,9 @@ def enter_all(
         net = build_segmenter(network, shape, CLASSES, width)
         return enter(front, network, net, partial(net.choose, size=size))
 
-    latents = fronts.from_latents(codec, [picture], size)
-    *_, jpeg = fronts.from_jpeg([picture], size)
-    peers = [segment(front, PEER) for front in (fronts.decoded(codec, latents), jpeg)]
+    latents = fronts.from_latents(codec, fronts.write_cdi(codec, [picture]), size)
+    *_, best = fronts.from_jpeg([jpeg.encode(picture)], size)
+    peers = [segment(front, PEER) for front in (fronts.decoded(codec, latents), best)]
     return [segment(latents, network) for network in NETWORKS], {p.name: p for p in peers}
 
 
