@@ -28,7 +28,7 @@ def test_the_wheel_carries_what_the_commands_need(tmp_path: Path) -> None:
     assert fields["License-Expression"] == "Apache-2.0"
     assert {name.split("/")[0] for name in names} == {"cdinfer", Path(metadata).parent.name}
     configs = {name for name in names if name.startswith("cdinfer/configs/")}
-    assert configs == {f"cdinfer/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    assert configs == {f"cdinfer/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cdinfer").rglob("*.py")}
     assert modules <= set(names)
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"

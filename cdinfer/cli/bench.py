@@ -4,6 +4,10 @@
     loading    shards -> training batches, against webdataset and JPEG decoders
     export     pictures -> shards, over the encoder's own forward pass
     latency    one picture: bytes -> symbols -> latents -> picture, and back, against JPEG
+    inference  bytes -> class: latents, against decoded pictures, JPEG and CompressAI -> ResNet-50
+    masks      bytes -> mask: latents, against decoded pictures and JPEG -> ResNet-50-d
+    steps      training steps of 32 pictures, against decoded pictures and JPEG
+    memory     the most that processes hold to classify, segment and train
     startup    whole processes: cdinfer --help, cdinfer encode one.jpg
     overhead   bytes of a set that are no payload
     gpu        training and inference steps, and the CPU cores that feed them (needs CUDA)
@@ -19,9 +23,11 @@ peer    the same of the peer; null without one
 unit    of both; rates end in /s
 ratio   how many times as good ours is: peer/ours, of rates ours/peer, taken within each round;
         null without a peer
-ideal   the least ours could be (of rates the most): what the case itself needs, whoever does it
+ideal   the least ours could be (of rates the most): what the case itself needs, whoever does it;
+        of inference, masks and steps: ours if it were as many times faster than the peer as it has
+        fewer multiply-accumulates, which the case tells
 
-Peers come with ``pip install 'cdinfer[bench]'``.
+Peers come with ``pip install 'cdinfer[bench]'``, engines with ``'cdinfer[onnx,openvino]'``.
 """
 
 import argparse
@@ -36,7 +42,13 @@ from cdinfer.__main__ import unknown
 from cdinfer.cli.files import add_codec_flag
 from cdinfer.cli.progress import status
 
-NAMES = ("entropy", "loading", "export", "latency", "startup", "overhead", "gpu")
+NAMES = (
+    "entropy", "loading", "export", "latency", "inference", "masks", "steps", "memory", "startup",
+    "overhead", "gpu",
+)  # fmt: skip
+
+#: Benches of networks in several engines.
+ENGINES = ("inference", "masks")
 
 #: Rounds of which medians are taken.
 ROUNDS = 7
@@ -56,9 +68,15 @@ def main(argv: list[str]) -> int:
     names = _without_gpu(names, asked="gpu" in args.name)
     if args.resident and "gpu" not in names:
         raise ValueError("--resident says where the bench gpu keeps symbols: give it with gpu")
+    if args.engine and not set(names) & set(ENGINES):
+        raise ValueError(f"--engine says what computes: give it with {' or '.join(ENGINES)}")
     from cdinfer.codecs.zoo import find_codec
+    from cdinfer.runs.engines import check
     from cdinfer.studies.bench.rows import table
     from cdinfer.studies.clock import one_thread
+
+    if args.engine:
+        check(args.engine)
 
     given = find_codec(args.codec or "cae", args.bpp) if args.codec or args.bpp else None
     with one_thread(), status() as progress:
@@ -96,6 +114,10 @@ def parser() -> argparse.ArgumentParser:
         "--resident", choices=("ram", "gpu"),
         help="gpu: also with symbols that are decoded once and kept there",
     )  # fmt: skip
+    parse.add_argument(
+        "--engine", choices=("torch", "onnx", "openvino"),
+        help="inference, masks: only in this one (default: in each that is installed)",
+    )  # fmt: skip
     return parse
 
 
@@ -125,6 +147,10 @@ def _run(
     codecs = [given] if given else [find_codec(*codec) for codec in bench.CODECS]
     progress(f"{name}: reading pictures")
     pictures = read_pictures(args.data, args.pictures or bench.PICTURES)
-    options = {"resident": args.resident} if name == "gpu" else {}
+    options = {}
+    if name == "gpu":
+        options["resident"] = args.resident
+    elif name in ENGINES and args.engine:
+        options["engines"] = [args.engine]
     rows: list[dict[str, Any]] = bench.run(pictures, codecs, args.rounds, progress, **options)
     return rows

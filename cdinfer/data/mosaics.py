@@ -5,7 +5,7 @@
 A pixel belongs to the nearest of six sites, one in each field of a 3 x 2 grid, and shows that
 site's material. Materials are drawn one by one: neighbours may be alike. As in ``sample.py``, no
 pixel of a photograph is shared by two splits, and neither colour nor brightness gives the class
-away. The folder is in VOC's layout (see ``voc.py``), 160 + 40 + 40 pictures (train, val, test).
+away. The folder is in VOC's layout (see ``voc.py``), 400 + 40 + 40 pictures (train, val, test).
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cdinfer.data.masks import Mask, colour_mask
@@ -22,6 +23,7 @@ from cdinfer.data.sample import (
     SAMPLE_CLASSES,
     SOURCES,
     Crop,
+    between,
     cells_of,
     cut,
     draw_crop,
@@ -32,16 +34,19 @@ from cdinfer.data.sample import (
 from cdinfer.data.voc import CLASSES, LABELS, LISTS, MASKS, PICTURES
 
 #: Folder of the set inside the cache. Other mosaics need another name.
-NAME = "sample-seg-1"
+NAME = "sample-seg-2"
 
 #: Split -> pictures.
-COUNTS = {"train": 160, "val": 40, "test": 40}
+COUNTS = {"train": 400, "val": 40, "test": 40}
 
 #: Height and width of a picture in pixels, and rows and columns of the grid of sites.
 SIZE, GRID = (96, 128), (2, 3)
 
-#: Side of a crop in pixels: no region is larger.
-SIDE = 80
+#: Side of a crop in pixels: no region is larger. That of ``sample.py``, and so the same grain.
+SIDE = 64
+
+#: Smallest and largest place of a site in its field, as a share of the field's side.
+PLACE = (0.1, 0.9)
 
 #: Colours of the classes, for people.
 PALETTE = (
@@ -100,9 +105,13 @@ def find_regions(sites: list[tuple[int, int]]) -> Mask:
         >>> find_regions([(0, 0), (0, 4)])[0, :5].tolist()
         [0, 0, 0, 1, 1]
     """
-    rows, columns = np.ogrid[: SIZE[0], : SIZE[1]]
-    distances = [(rows - y) ** 2 + (columns - x) ** 2 for y, x in sites]
-    nearest: Mask = np.argmin(distances, 0).astype(np.uint8)
+    rows, columns = np.arange(SIZE[0], dtype=np.int32)[:, None], np.arange(SIZE[1], dtype=np.int32)
+    count = len(sites)
+    ranks = [
+        ((rows - y) ** 2 + (columns - x) ** 2) * count + number
+        for number, (y, x) in enumerate(sites)
+    ]
+    nearest: Mask = (np.minimum.reduce(ranks) % count).astype(np.uint8)
     return nearest
 
 
@@ -111,12 +120,19 @@ def _draw_sites(rng: random.Random) -> list[tuple[int, int]]:
     height, width = (side // count for side, count in zip(SIZE, GRID, strict=True))
     while True:
         sites = [
-            (row * height + int(height * rng.random()), column * width + int(width * rng.random()))
+            (int(height * (row + between(PLACE, rng.random()))),
+             int(width * (column + between(PLACE, rng.random()))))
             for row, column in product(*map(range, GRID))
-        ]
+        ]  # fmt: skip
         regions = find_regions(sites)
-        if all(max(np.ptp(np.nonzero(regions == i), 1)) < SIDE for i in range(len(sites))):
+        if all(_fits(regions == number) for number in range(len(sites))):
             return sites
+
+
+def _fits(region: NDArray[np.bool_]) -> bool:
+    """Tell whether a crop covers a region."""
+    places = [np.flatnonzero(region.any(axis)) for axis in (0, 1)]
+    return all(place[-1] - place[0] < SIDE for place in places)
 
 
 def _write(folder: Path) -> None:
@@ -131,9 +147,8 @@ def _write(folder: Path) -> None:
         for region, crop in enumerate(mosaic.crops):
             inside = regions == region
             rows, columns = np.nonzero(inside)
-            picture[inside] = cut(photographs, crop, SIDE)[
-                rows - rows.min(), columns - columns.min()
-            ]
+            patch = cut(photographs, crop, SIDE)
+            picture[inside] = patch[rows - rows.min(), columns - columns.min()]
             mask[inside] = SAMPLE_CLASSES.index(crop.label)
         Image.fromarray(picture).save(folder / PICTURES / f"{mosaic.name}.png")
         colour_mask(mask, PALETTE).save(folder / MASKS / f"{mosaic.name}.png")

@@ -263,7 +263,7 @@ def cut(photographs: dict[str, Image.Image], crop: Crop, side: int) -> Grey:
 def draw_crop(split: str, label: str, number: int, cell: Box, rng: random.Random) -> Crop:
     """Return a random crop out of a cell."""
     box = _window(cell, rng)
-    mean, contrast = _between(MEAN, rng.random()), _between(CONTRAST, rng.random())
+    mean, contrast = between(MEAN, rng.random()), between(CONTRAST, rng.random())
     return Crop(split, label, number, box, mean, contrast)
 
 
@@ -289,13 +289,13 @@ def _window(cell: Box, rng: random.Random) -> Box:
     """Return a random square in a cell, off its border."""
     left, top, right, bottom = cell
     width, height = right - left - 2 * GUARD, bottom - top - 2 * GUARD
-    side = int(_between(ZOOM, rng.random()) * min(width, height))
+    side = int(between(ZOOM, rng.random()) * min(width, height))
     x = left + GUARD + int((width - side + 1) * rng.random())
     y = top + GUARD + int((height - side + 1) * rng.random())
     return x, y, x + side, y + side
 
 
-def _between(ends: tuple[float, float], share: float) -> float:
+def between(ends: tuple[float, float], share: float) -> float:
     """Return the point that lies at ``share`` of the way from the first end to the second."""
     return ends[0] + (ends[1] - ends[0]) * share
 

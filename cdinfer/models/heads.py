@@ -36,6 +36,10 @@ RATES = (6, 12, 18, 24)
 #: Largest of such distances.
 MAX_RATE = 2**12
 
+#: Those of the light decoder's, one behind the other, likewise. Crops must be wider than a rate's two
+#: ends, or these meet nothing but padding in training, and whole pictures with random weights.
+DECODER_RATES = (2, 4, 8, 12)
+
 #: Pixels per step of the light decoder's logits.
 DECODER_STRIDE = 8
 
@@ -76,7 +80,8 @@ class ASPP(Head):
     """The paper's head: four dilated 3x3 classifiers, summed: logits ``(B, K, h', w')``.
 
     Rates are for output stride 8; coarser features take proportionally smaller ones, so that the
-    branches see as far.
+    branches see as far. They need crops of 320 pixels, as published, or so: in smaller ones the
+    outer taps meet nothing but padding, and whole pictures would meet their first, random weights.
 
     Args:
         features, features_stride, channels, stride, num_classes: as every head's.
@@ -113,7 +118,8 @@ class LightDecoder(Head):
     Args:
         features, features_stride, channels, stride, num_classes: as every head's.
         width: factor on the head's 192 channels.
-        rates: as in :class:`ASPP`.
+        rates: distance between the taps of each 3x3 in the row, at output stride 8; their sum is
+            how far the head sees.
 
     Raises:
         ValueError: if ``width`` is not positive, or the input is coarser than 1/8.
@@ -127,7 +133,7 @@ class LightDecoder(Head):
         stride: int,
         num_classes: int,
         width: float = 1.0,
-        rates: Sequence[int] = RATES,
+        rates: Sequence[int] = DECODER_RATES,
     ) -> None:
         super().__init__()
         if stride > DECODER_STRIDE:

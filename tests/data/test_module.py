@@ -312,7 +312,7 @@ def test_the_mosaics_are_the_sample_set_with_masks(
     monkeypatch.setenv("CDINFER_CACHE", str(tmp_path))
     data = DataModule(batch_size=8, crop=64, sample="seg")
     assert data.root.parent == tmp_path
-    assert data.lengths == {"train": 160, "val": 40, "test": 40}
+    assert data.lengths == {"train": 400, "val": 40, "test": 40}
     assert len(data.classes) == len(data.palette) == 7
     assert next(iter(data.train_dataloader()))["mask"].shape == (8, 64, 64)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 
 from cdinfer.studies.bd import Curve, bd_rate, decibel, front, quality_at, rate_at
 
@@ -23,7 +24,7 @@ def area_by_trapezoids(curve: Curve, low: float, high: float) -> float:
     """Integrate the log rate over quality, straight from point to point."""
     rates, qualities = np.array(curve).T
     at = np.linspace(low, high, 20_001)
-    return float(np.trapezoid(np.interp(at, qualities, np.log(rates)), at))
+    return float(trapezoid(np.interp(at, qualities, np.log(rates)), at))
 
 
 def area_by_one_cubic(curve: Curve, low: float, high: float) -> float:

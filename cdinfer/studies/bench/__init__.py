@@ -4,6 +4,10 @@
     loading    shards -> training batches, against webdataset and four JPEG decoders
     export     pictures -> shards, over the encoder's own forward pass
     latency    one picture at a time: bytes -> symbols -> latents -> picture, and back
+    inference  bytes -> class: latents, against decoded pictures, JPEG and CompressAI
+    masks      bytes -> mask, likewise
+    steps      training steps, likewise
+    memory     the most that processes hold to do all that
     startup    whole processes: ``cdinfer --help``, ``cdinfer encode one.jpg``
     overhead   bytes of a set that are no payload
     gpu        training and inference steps on a GPU, and the CPU cores that feed them

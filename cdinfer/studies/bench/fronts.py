@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cdinfer.codecs import CAE
 from cdinfer.codecs.classical import Picture
@@ -174,6 +173,8 @@ def _cut_array(picture: Picture, size: Size) -> Picture:
 
 def _count(net: nn.Module, shape: tuple[int, ...]) -> int:
     """Return the MACs of a network that calls ``torch.nn.functional``, as CompressAI's GDN does."""
+    from torch.utils.flop_counter import FlopCounterMode  # 80 MiB
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.rand(shape))
     return int(counter.get_total_flops()) // 2

@@ -34,9 +34,8 @@ from cdinfer.data.export import export
 from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
 from cdinfer.models import Classifier, CResNet, ResNet
-from cdinfer.studies.bench import jpeg
-from cdinfer.studies.bench.loading import crop_side
-from cdinfer.studies.bench.pictures import Pictures, originals, write_pictures
+from cdinfer.studies.bench import jpeg, jpeg_tars
+from cdinfer.studies.bench.pictures import Pictures, crop_side, originals, write_pictures
 from cdinfer.studies.bench.rows import counted, timed
 from cdinfer.studies.bench.timing import Progress
 from cdinfer.studies.records import Row
@@ -131,7 +130,7 @@ class _Bench:
             if images is not None:
                 folder = place / name.replace(" ", "-")
                 folder.mkdir()
-                tars = jpeg.write_tars(images, folder, min(max(tried), len(pictures.items)))
+                tars = jpeg_tars.write_tars(images, folder, min(max(tried), len(pictures.items)))
                 self.feeds[name] = Feed(True, partial(self._jpeg, tars))
 
     def rows(
@@ -262,7 +261,7 @@ class _Bench:
         decode = there[next(name for name in DECODERS if name in there)]
         workers = 0 if cores == 1 else min(cores, len(tars))
         crop = "random resized crop"
-        for x, label in jpeg.make_loader(tars, decode, crop, self.side, self.batch, workers):
+        for x, label in jpeg_tars.make_loader(tars, decode, crop, self.side, self.batch, workers):
             yield x.to(self.device, non_blocking=True) / 255, label.to(self.device)
 
     def _synthetic(self, pixels: bool) -> Callable[[int], Iterable[Batch]]:

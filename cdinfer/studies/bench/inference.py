@@ -16,8 +16,7 @@ from cdinfer.codecs.stored import read_codec
 from cdinfer.runs.engines import Engine
 from cdinfer.studies.bench import fronts, jpeg
 from cdinfer.studies.bench.contest import Entry, compare, enter
-from cdinfer.studies.bench.loading import crop_side
-from cdinfer.studies.bench.pictures import Pictures
+from cdinfer.studies.bench.pictures import Pictures, crop_side
 from cdinfer.studies.bench.timing import Progress
 from cdinfer.studies.networks import build_classifier
 from cdinfer.studies.records import Row

@@ -26,8 +26,8 @@ from cdinfer.data.images import as_tensor, read_image
 from cdinfer.data.layout import ImageSet
 from cdinfer.data.module import DataModule
 from cdinfer.data.shards import ShardDataset
-from cdinfer.studies.bench import jpeg
-from cdinfer.studies.bench.pictures import Pictures, write_pictures
+from cdinfer.studies.bench import jpeg, jpeg_tars
+from cdinfer.studies.bench.pictures import Pictures, crop_side, write_pictures
 from cdinfer.studies.bench.rows import against, timed
 from cdinfer.studies.bench.timing import Progress, Times, Work, interleave
 from cdinfer.studies.records import Row
@@ -40,9 +40,6 @@ BATCH = 32
 
 #: Batches that the prefetch thread is ahead.
 AHEAD = 2
-
-#: Side of the crops over the side of the pictures.
-CROP = 224 / 256
 
 #: Largest mean difference of two JPEG decoders, in levels of 255: their filters differ.
 LEVELS = 4.0
@@ -94,7 +91,7 @@ def _bench(
 def _rows(name: str, times: dict[str, Times]) -> list[Row]:
     unit, there = "pictures/s", jpeg.installed()
     mine, floor, rows = times[f"{name}, 0 ahead"].cpu, times[f"{name}, memory"], []
-    for crop in jpeg.CROPS:
+    for crop in jpeg_tars.CROPS:
         for decoder in jpeg.DECODERS:
             theirs = times[f"{decoder}, {crop}"].cpu if decoder in there else None
             case = against(name, f"JPEG, {crop}, {decoder}", decoder in there)
@@ -111,20 +108,15 @@ def _rows(name: str, times: dict[str, Times]) -> list[Row]:
 
 def _jpeg_loaders(images: ImageSet, place: Path, side: int) -> dict[str, Any]:
     """Return a loader for each decoder and crop, the decoders looked at."""
-    tars, loaders = jpeg.write_tars(images, place), {}
+    tars, loaders = jpeg_tars.write_tars(images, place), {}
     path = images.root / images.splits["train"][0].key
     expected = read_image(path).astype(int)
     for name, decode in jpeg.installed().items():
         difference = abs(jpeg.as_array(decode(path.read_bytes())) - expected).mean()
         assert difference < LEVELS, f"{name} decodes another picture: {difference} levels off"
-        for crop in jpeg.CROPS:
-            loaders[f"{name}, {crop}"] = jpeg.make_loader(tars, decode, crop, side, BATCH)
+        for crop in jpeg_tars.CROPS:
+            loaders[f"{name}, {crop}"] = jpeg_tars.make_loader(tars, decode, crop, side, BATCH)
     return loaders
-
-
-def crop_side(pictures: Pictures) -> int:
-    """Return the side of the crops, a multiple of 8 pixels."""
-    return 8 * int(CROP * pictures.pixels[0].shape[0] / 8)
 
 
 def _checked(root: Path, images: ImageSet) -> np.ndarray[Any, np.dtype[np.uint8]]:

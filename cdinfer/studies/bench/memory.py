@@ -25,8 +25,7 @@ from cdinfer.codecs.stored import read_codec
 from cdinfer.studies.bench import fronts, jpeg, masks
 from cdinfer.studies.bench.contest import Entry, prepare_all
 from cdinfer.studies.bench.fronts import Front, Size
-from cdinfer.studies.bench.loading import crop_side
-from cdinfer.studies.bench.pictures import Pictures
+from cdinfer.studies.bench.pictures import Pictures, crop_side
 from cdinfer.studies.bench.rows import counted
 from cdinfer.studies.bench.steps import make_step
 from cdinfer.studies.bench.timing import Progress

@@ -24,6 +24,9 @@ from cdinfer.data.sample import SOURCES
 
 SIDE, QUALITY = 256, 90
 
+#: Side of what networks see over the side of the pictures.
+CROP = 224 / 256
+
 #: Pictures that are encoded at once.
 BATCH = 16
 
@@ -62,6 +65,11 @@ def read_pictures(folder: Path | None, count: int, side: int = SIDE) -> Pictures
     items = [Item(key, classes.index(label)) for key, label, _ in named]
     name = "windows of scikit-image's photographs" if folder is None else folder.resolve().name
     return Pictures(name, classes, items, [pixels for *_, pixels in named], folder)
+
+
+def crop_side(pictures: Pictures) -> int:
+    """Return the side of what networks see, a multiple of 8 pixels."""
+    return 8 * int(CROP * pictures.pixels[0].shape[0] / 8)
 
 
 def write_pictures(pictures: Pictures, folder: Path) -> ImageSet:

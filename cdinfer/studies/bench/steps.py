@@ -23,8 +23,7 @@ from cdinfer.models import count_macs
 from cdinfer.runs.engines import Precision, prepare
 from cdinfer.studies.bench import fronts, jpeg
 from cdinfer.studies.bench.fronts import Front
-from cdinfer.studies.bench.loading import crop_side
-from cdinfer.studies.bench.pictures import Pictures
+from cdinfer.studies.bench.pictures import Pictures, crop_side
 from cdinfer.studies.bench.rows import timed
 from cdinfer.studies.bench.timing import Progress, Work, interleave
 from cdinfer.studies.networks import build_classifier
