@@ -46,6 +46,14 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parse.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parse.add_argument(
+        "--engine", default="torch", choices=("torch", "onnx", "openvino"),
+        help="what computes the network; the others need pip install 'cdinfer[onnx,openvino]'",
+    )  # fmt: skip
+    parse.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"),
+        help="of the network; bf16 halves its time where the machine has it",
+    )  # fmt: skip
     parse.add_argument("--max-pixels", type=int, help="largest picture a .cdi file may claim")
     parse.add_argument("--json", action="store_true", help="JSON lines (always on)")
     return parse
@@ -58,7 +66,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("--overwrite is about the files of --save OUT: give that, too")
     from cdinfer.runs import ClassifierRun, load_run
 
-    run = load_run(args.run, args.device)
+    run = load_run(args.run, args.device, engine=args.engine, precision=args.precision)
     if args.max_pixels is not None and run.codec is not None:
         run.codec.max_pixels = args.max_pixels
     failed = []

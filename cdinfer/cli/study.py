@@ -13,7 +13,8 @@ equal_bytes     those of ``at_equal_bytes`` there
 equal_rates     those of ``at_rates`` there
 bd_rate         those of ``bd_rates`` there
 
-Rows of ``study compute`` are those of ``cdinfer/studies/compute.py``.
+Rows of ``study compute`` are those of ``cdinfer/studies/compute.py``, and of
+``cdinfer/studies/tradeoff.py`` for records.
 
 Pictures that fail in ``study rd`` are named on stderr, the rest is done, and the exit status is 1.
 """
@@ -101,7 +102,7 @@ def compute(argv: list[str]) -> int:
         "cdinfer study compute",
         allow_abbrev=False,
         description="MACs, parameters and milliseconds of every part, of the ways from bytes to an "
-        "answer, and after how many looks encoding once has paid.",
+        "answer, and after how many looks encoding once has paid; of records what accuracy costs.",
         epilog="example: cdinfer study compute --size 360x480 --rounds 5",
     )
     parser.add_argument(
@@ -116,18 +117,24 @@ def compute(argv: list[str]) -> int:
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="timings of each part; 0: only count (3)"
     )
+    parser.add_argument(
+        "--records", nargs="+", type=Path, default=[], metavar="PATH",
+        help="files or folders of records: accuracy against MACs and bytes, and what is unbeaten",
+    )  # fmt: skip
     parser.add_argument("--out", default="runs/study/compute", metavar="DIR", help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     args = parser.parse_args(argv)
     for flag, least in (("classes", 1), ("rounds", 0)):
         if getattr(args, flag) < least:
             raise ValueError(f"expected --{flag} of at least {least}, got {getattr(args, flag)}")
-    from cdinfer.studies import compute, compute_tables
+    from cdinfer.studies import compute, compute_tables, tradeoff
 
+    accuracy = tradeoff.run(args.records) if args.records else []
     with status() as progress:
         rows = compute.run(
             args.size, args.classes, tuple(args.codecs), args.bpp, args.rounds, progress
         )
+    rows += accuracy
     compute_tables.write(Path(args.out), rows)
     print("\n".join(map(json.dumps, rows)) if args.json else compute_tables.text(rows))
     return 0

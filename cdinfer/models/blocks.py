@@ -15,6 +15,8 @@ References:
         (initialisation).
 """
 
+import math
+
 from torch import Tensor, nn
 
 #: Output channels of a block per channel of its 3x3 convolution.
@@ -110,7 +112,7 @@ def scale(channels: int, width: float) -> int:
 
 
 def initialise(net: nn.Module) -> None:
-    """Draw every convolution from He's normal distribution, as torchvision does (fan out).
+    """Draw every convolution from He's normal distribution (fan out), as torchvision does.
 
     The last gamma of a block stays 1: starting it at 0 trains a little better, but neither
     paper did, and tables made here shall compare networks and not initialisations.
@@ -118,3 +120,4 @@ def initialise(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            module.weight.data *= math.sqrt(module.groups)  # torch counts filters of all groups

@@ -36,9 +36,9 @@ RATES = (6, 12, 18, 24)
 #: Largest of such distances.
 MAX_RATE = 2**12
 
-#: Those of the light decoder's, one behind the other, likewise. Crops must be wider than a rate's two
-#: ends, or these meet nothing but padding in training, and whole pictures with random weights.
-DECODER_RATES = (2, 4, 8, 12)
+#: Those of the light decoder, one behind the other, likewise; small enough for crops of 96 pixels.
+#: In smaller ones outer taps meet nothing but padding, in whole pictures first, random weights.
+DECODER_RATES = (2, 4, 6, 10)
 
 #: Pixels per step of the light decoder's logits.
 DECODER_STRIDE = 8
@@ -156,6 +156,7 @@ class LightDecoder(Head):
         self.fuse = nn.Sequential(_conv(mid + low, mid, 3), _conv(mid, mid, 3))
         self.classify = nn.Conv2d(mid, num_classes, 1)
         initialise(self)
+        nn.init.normal_(self.classify.weight, std=0.01)  # as ASPP's
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cdinfer.models import Classifier
+from cdinfer.runs.engines import Engine, Precision, prepare
 from cdinfer.runs.inputs import Inputs, OnError, Sample, Source
 
 
@@ -26,14 +27,23 @@ class ClassifierRun:
         classes: class names in the order of the network's outputs.
         inputs: reads what the network was trained to read.
         net: pixels or latents -> logits.
+        engine, precision: what computes it, see :mod:`cdinfer.runs.engines`.
 
     Attributes:
         codec: the codec whose latents the network reads; ``None`` for originals.
     """
 
-    def __init__(self, classes: Sequence[str], inputs: Inputs, net: Classifier) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        inputs: Inputs,
+        net: Classifier,
+        engine: Engine = "torch",
+        precision: Precision = "fp32",
+    ) -> None:
         self.classes, self.inputs, self.codec = list(classes), inputs, inputs.codec
         self.net = net.to(inputs.device).eval().requires_grad_(False)
+        self._logits = prepare(self.net, inputs.channels, engine, precision)
 
     def predict(
         self, inputs: Iterable[str | Path | Source], on_error: OnError | None = None
@@ -53,8 +63,7 @@ class ClassifierRun:
     @torch.inference_mode()
     def probabilities(self, x: Tensor) -> Tensor:
         """Map what the network reads, ``(B, C, h, w)``, to probabilities ``(B, K)``."""
-        logits: Tensor = self.net(x.to(self.inputs.device))
-        return logits.softmax(-1).cpu()
+        return self._logits(x.to(self.inputs.device)).softmax(-1).cpu()
 
     def _classify(self, batch: list[Sample]) -> Iterator[Prediction]:
         best = self.probabilities(torch.cat([sample.x for sample in batch])).max(-1)

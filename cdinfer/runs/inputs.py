@@ -89,6 +89,11 @@ class Inputs:
         self.codec = None if codec is None else codec.to(device)
         self.reads, self.resize, self.crop, self.device = reads, resize, crop, device
 
+    @property
+    def channels(self) -> int:
+        """Channels of what the network reads."""
+        return 3 if self.codec is None or self.reads == "decoded" else self.codec.channels
+
     def answer(
         self,
         inputs: Iterable[str | Path | Source],

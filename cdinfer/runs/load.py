@@ -15,6 +15,7 @@ from cdinfer.codecs.stored import read_codec
 from cdinfer.data.voc import MAX_CLASSES, voc_palette
 from cdinfer.models import Classifier, HeadRecipe, NetRecipe, Segmenter, Trunk
 from cdinfer.runs.classify import ClassifierRun
+from cdinfer.runs.engines import Engine, Precision, check
 from cdinfer.runs.folder import find_run, read_about, read_weights
 from cdinfer.runs.inputs import Inputs
 from cdinfer.runs.segment import SegmenterRun
@@ -32,6 +33,8 @@ def load_run(
     device: str = "cpu",
     net: NetRecipe | None = None,
     head: HeadRecipe | None = None,
+    engine: Engine = "torch",
+    precision: Precision = "fp32",
 ) -> Run:
     """Return the classifier or segmenter trained in ``run``.
 
@@ -40,12 +43,15 @@ def load_run(
         device: where to run it.
         net: the network's class, if it is not one of ``cdinfer.models``.
         head: that of a segmenter's head, likewise.
+        engine: what computes the network, see :mod:`cdinfer.runs.engines`.
+        precision: of it.
 
     Raises:
         ValueError: if the run is missing, damaged, unfinished, or another task's, or there is no
-            such device.
+            such device or engine.
     """
     check_device(device)
+    check(engine, precision)
     folder = find_run(run)
     about = read_about(folder)
     if about["task"] not in ("cls", "seg"):
@@ -54,7 +60,7 @@ def load_run(
             "segmenter (--task seg)"
         )
     try:
-        return _load(folder, about, device, net, head)
+        return _load(folder, about, device, net, head, engine, precision)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot use run {folder}: {reason}") from error
@@ -68,6 +74,8 @@ def _load(
     device: str,
     net: NetRecipe | None,
     head: HeadRecipe | None,
+    engine: Engine,
+    precision: Precision,
 ) -> Run:
     preprocessing, classes = about["preprocessing"], [str(name) for name in about["classes"]]
     reads, resize = preprocessing["input"], _read_side(preprocessing["resize"])
@@ -89,7 +97,8 @@ def _load(
 
     if about["task"] == "cls":
         classifier = _fill(lambda: Classifier(build_trunk(), len(classes)), weights)
-        return ClassifierRun(classes, Inputs(codec, reads, resize, crop, device), classifier)
+        inputs = Inputs(codec, reads, resize, crop, device)
+        return ClassifierRun(classes, inputs, classifier, engine, precision)
     if len(classes) > MAX_CLASSES:
         raise ValueError(f"expected at most {MAX_CLASSES} classes of pixels, got {len(classes)}")
     on_top = _find_recipe(about["head"], head, "head")
@@ -97,7 +106,8 @@ def _load(
     segmenter = _fill(
         lambda: Segmenter(build_trunk(), on_top, channels, stride, len(classes)), weights
     )
-    return SegmenterRun(classes, palette, Inputs(codec, reads, resize, None, device), segmenter)
+    inputs = Inputs(codec, reads, resize, None, device)
+    return SegmenterRun(classes, palette, inputs, segmenter, engine, precision)
 
 
 def _fill(build: Callable[[], Net], weights: dict[str, Tensor]) -> Net:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cdinfer.data.masks import Mask, resize_mask
 from cdinfer.models import Segmenter
+from cdinfer.runs.engines import Engine, Precision, prepare
 from cdinfer.runs.inputs import Inputs, OnError, Sample, Source
 
 
@@ -43,6 +44,7 @@ class SegmenterRun:
         palette: colour (red, green, blue) of each.
         inputs: reads what the network was trained to read.
         net: pixels or latents -> logits.
+        engine, precision: what computes it, see :mod:`cdinfer.runs.engines`.
 
     Attributes:
         codec: the codec whose latents the network reads; ``None`` for originals.
@@ -54,11 +56,14 @@ class SegmenterRun:
         palette: Sequence[Sequence[int]],
         inputs: Inputs,
         net: Segmenter,
+        engine: Engine = "torch",
+        precision: Precision = "fp32",
     ) -> None:
         self.classes, self.palette = list(classes), [list(colour) for colour in palette]
         self.inputs, self.codec = inputs, inputs.codec
         self.net = net.to(inputs.device).eval().requires_grad_(False)
         self.net.to(memory_format=torch.channels_last)
+        self._logits = prepare(self.net, inputs.channels, engine, precision)
 
     def predict(
         self, inputs: Iterable[str | Path | Source], on_error: OnError | None = None
@@ -78,7 +83,7 @@ class SegmenterRun:
     @torch.inference_mode()
     def _segment(self, batch: list[Sample]) -> Iterator[Segmentation]:
         x = torch.cat([sample.x for sample in batch])
-        masks = self.net.masks(x, batch[0].seen).cpu().numpy()
+        masks = self.net.choose(self._logits(x), batch[0].seen).cpu().numpy()
         for sample, seen in zip(batch, masks, strict=True):
             mask = resize_mask(seen, sample.size)
             yield Segmentation(sample.file, mask, self._shares(mask), sample.picture)

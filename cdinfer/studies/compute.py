@@ -15,13 +15,14 @@ name           of a part, or of a path
 gmac           multiply-accumulates in thousand millions, as `count_macs` counts them; 0 for
                entropy decoding and JPEG, which multiply nothing worth counting
 mparam         parameters in millions
+head_gmac      of parts: the head's share of gmac; null of what has no head
+head_mparam    and of mparam
 ms             CPU time of one thread, median of the rounds; null without rounds
 encoder, network, rival
 passes_gmac    of break_even: least K by multiply-accumulates; null if it never pays
 passes_ms      and by time
 """
 
-import io
 import math
 import statistics
 from collections.abc import Callable
@@ -34,24 +35,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cdinfer.codecs import CAE
+from cdinfer.codecs.base import pad_to_multiple
 from cdinfer.codecs.stored import CODECS, read_codec
 from cdinfer.codecs.zoo import find_codec
 from cdinfer.data.images import to_tensor
-from cdinfer.models import (
-    ASPP,
-    Classifier,
-    CResNet,
-    LightDecoder,
-    ResNet,
-    Segmenter,
-    count_macs,
-)
+from cdinfer.models import Classifier, Segmenter, count_macs
+from cdinfer.studies.bench import jpeg
 from cdinfer.studies.bench.timing import Progress, Work, interleave
 from cdinfer.studies.clock import one_thread
+from cdinfer.studies.networks import (
+    CLASSIFIERS,
+    SEGMENTERS,
+    build_classifier,
+    build_segmenter,
+    reads_latents,
+)
 from cdinfer.studies.records import Row
-
-#: Quality of the JPEG file that is decoded.
-QUALITY = 90
 
 #: Classes of the segmentation networks: those of VOC.
 MASK_CLASSES = 21
@@ -109,53 +108,60 @@ def _parts(size: tuple[int, int], classes: int, codecs: dict[str, CAE], rounds: 
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
     picture = Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC)
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=QUALITY)
     x = to_tensor(np.asarray(picture))[None]
-    parts = [Part("codec", "JPEG decoding", None, (), partial(_read_jpeg, jpeg.getvalue()))]
+    file = jpeg.encode(np.asarray(picture))
+    parts = [Part("codec", "JPEG decoding", None, (), partial(_read_jpeg, file))]
     first = next(iter(codecs.values()))
     y = first.encode(x).y
     for name, codec in codecs.items():
-        files = codec.compress(x)
+        files, padded = codec.compress(x), tuple(pad_to_multiple(x, codec.stride).shape)
         parts += [
-            Part("codec", f"{name} encoder", codec.g_a, tuple(x.shape), partial(codec.encode, x)),
+            Part("codec", f"{name} encoder", codec.g_a, padded, partial(codec.encode, x)),
             Part("codec", f"{name} entropy decoding", None, (), partial(codec.unpack, files)),
             Part("codec", f"{name} decoder", codec.g_s, tuple(y.shape), partial(codec.decode, y)),
         ]
     shape = first.channels, first.stride
-    latent = {f"cResNet-{n}": partial(CResNet, *shape, depth=n) for n in (39, 51, 72)}
-    pixel = {f"ResNet-{n}": partial(ResNet, depth=n) for n in (50, 71)}
     with torch.device("cpu" if rounds else "meta"):  # counting needs no weights
-        for nets, given, reads in ((latent, y, shape), (pixel, x, (3, 1))):
-            for name, build in nets.items():
-                parts.append(_network("cls", name, Classifier(build(), classes), given))
-                dense = Segmenter(build(output_stride=8), ASPP, *reads, MASK_CLASSES)
-                parts.append(_network("seg", f"{name}-d, ASPP", dense, given))
-        trunk = CResNet(*shape, output_stride=16)
-        ours = Segmenter(trunk, LightDecoder, *shape, MASK_CLASSES)
-        parts.append(_network("seg", "cResNet-39/16, light decoder", ours, y))
+        nets: list[tuple[str, str, Classifier | Segmenter]] = [
+            *(("cls", name, build_classifier(name, shape, classes)) for name in CLASSIFIERS),
+            *(("seg", name, build_segmenter(name, shape, MASK_CLASSES)) for name in SEGMENTERS),
+        ]
+    for task, name, net in nets:
+        given = y if reads_latents(name) else x
+        net.to(memory_format=torch.channels_last)
+        parts.append(Part(task, name, net, tuple(given.shape), partial(net, given)))
     return parts
 
 
-def _network(task: str, name: str, net: nn.Module, given: Tensor) -> Part:
-    net = net.eval().to(memory_format=torch.channels_last)
-    return Part(task, name, net, tuple(given.shape), partial(net, given))
-
-
 def _read_jpeg(data: bytes) -> Tensor:
-    return to_tensor(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    return to_tensor(jpeg.as_array(jpeg.with_pillow(data)))
 
 
 def _row(part: Part, seconds: list[float]) -> Row:
-    net = part.net
+    gmac, mparam = (0.0, 0.0) if part.net is None else _count(part.net, part.shape)
+    head_gmac = head_mparam = None
+    if isinstance(part.net, Classifier):
+        head_gmac, head_mparam = _count(part.net.fc, (1, part.net.fc.in_features))
+    elif isinstance(part.net, Segmenter):
+        trunk = part.net.trunk
+        sides = (-(-side // trunk.reduction) for side in part.shape[2:])
+        features = (1, trunk.out_channels, *sides)
+        head_gmac, head_mparam = _count(part.net.head, features, part.shape)
     return {
         "table": "parts",
         "task": part.task,
         "name": part.name,
-        "gmac": 0.0 if net is None else count_macs(net, part.shape) / 1e9,
-        "mparam": 0.0 if net is None else sum(p.numel() for p in net.parameters()) / 1e6,
+        "gmac": gmac,
+        "mparam": mparam,
+        "head_gmac": head_gmac,
+        "head_mparam": head_mparam,
         "ms": 1e3 * statistics.median(seconds) if seconds else None,
     }
+
+
+def _count(net: nn.Module, *shapes: tuple[int, ...]) -> tuple[float, float]:
+    """Return thousand millions of MACs and millions of parameters."""
+    return count_macs(net, *shapes) / 1e9, sum(p.numel() for p in net.parameters()) / 1e6
 
 
 def _paths(parts: dict[tuple[str, str], Row], codecs: list[str]) -> list[Row]:

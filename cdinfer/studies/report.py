@@ -5,15 +5,21 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdinfer.bitstream.atomic import write_atomically
 from cdinfer.studies.bd import Curve
 from cdinfer.studies.demo_table import table
 from cdinfer.studies.records import Row
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 #: Of each column its title, and the text of a row in it; ``None`` is shown as a dash.
 Columns = Sequence[tuple[str, Callable[[Row], str | None]]]
+
+#: A point of a picture: name, cost, quality, and whether nothing beats it.
+Point = tuple[str, float, float, bool]
 
 #: Characters that Markdown or HTML inside it would take for their own.
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*[]<>|&"} | {"\n": " "})
@@ -64,16 +70,8 @@ def draw_curves(curves: Mapping[str, Curve], ylabel: str, bold: Sequence[str]) -
         ylabel: what the quality is, with its unit.
         bold: names of the curves to stand out.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    with mpl.rc_context(
-        {"svg.hashsalt": "cdinfer", "svg.fonttype": "none", "text.parse_math": False}
-    ):
-        figure = Figure(figsize=(7.5, 5), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.subplots()
+    def plot(axes: "Axes") -> None:
         for name, curve in curves.items():
             if curve:
                 x, y = zip(*sorted(curve), strict=True)
@@ -88,6 +86,51 @@ def draw_curves(curves: Mapping[str, Curve], ylabel: str, bold: Sequence[str]) -
         axes.grid(alpha=0.3)
         if any(curves.values()):
             axes.legend()
+
+    return _draw(plot)
+
+
+def draw_front(points: Sequence[Point], xlabel: str, ylabel: str) -> bytes:
+    """Return named points over a cost (logarithmic) as an SVG file; a line joins the best ones.
+
+    Args:
+        points: name, cost, quality, and whether nothing beats it.
+        xlabel: what the cost is, with its unit.
+        ylabel: what the quality is, with its unit.
+    """
+    from matplotlib.ticker import LogLocator
+
+    def plot(axes: "Axes") -> None:
+        best = sorted((cost, quality) for _, cost, quality, on_front in points if on_front)
+        axes.plot(*zip(*best, strict=True), linewidth=1.1)
+        for name, cost, quality, on_front in points:
+            axes.plot(cost, quality, "o", markersize=5, color="C0" if on_front else "0.6")
+            axes.annotate(
+                name, (cost, quality), xytext=(4, 4), textcoords="offset points", fontsize=7
+            )
+        axes.set_xscale("log", subs=())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:,g}")
+        axes.margins(x=0.2)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(alpha=0.3)
+
+    return _draw(plot)
+
+
+def _draw(plot: "Callable[[Axes], None]") -> bytes:
+    """Return what ``plot`` does to axes as an SVG file, the same bytes for the same picture."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(
+        {"svg.hashsalt": "cdinfer", "svg.fonttype": "none", "text.parse_math": False}
+    ):
+        figure = Figure(figsize=(7.5, 5), layout="constrained")
+        FigureCanvasSVG(figure)
+        plot(figure.subplots())
         file = io.BytesIO()
         none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=none)

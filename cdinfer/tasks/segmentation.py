@@ -63,7 +63,7 @@ class SegmentationTask(LatentTask):
         codec: str = "cae",
         bpp: float | None = None,
         input: Input = "latents",
-        lr: float = 0.02,
+        lr: float = 0.05,
         head_rate: float = 1.0,
         bias_rate: float = 2.0,
         nesterov: bool = True,

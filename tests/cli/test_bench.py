@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cdinfer.__main__ import main
-from cdinfer.cli.bench import NAMES
-from cdinfer.studies.bench import gpu, loading
+from cdinfer.cli.bench import ENGINES, NAMES
+from cdinfer.runs.engines import installed
+from cdinfer.studies.bench import gpu, inference, loading, masks
 from cdinfer.studies.bench.rows import FIELDS
 
 Capture = pytest.CaptureFixture[str]
@@ -56,6 +57,7 @@ def test_people_get_a_table_a_bench(small: list[str], capsys: Capture) -> None:
         (["entropy", "--data", "nowhere"], "nowhere: expected a folder of pictures"),
         (["entropy", "--codec", "nothing"], "no codec 'nothing': expected a name"),
         (["entropy", "--bpp", "0.4"], "cae has no operating point at 0.4 bpp"),
+        (["entropy", "--engine", "torch"], "--engine says what computes: give it with inference"),
     ],
 )
 def test_mistakes_are_one_line(args: list[str], message: str, capsys: Capture) -> None:
@@ -93,6 +95,26 @@ def test_resident_reaches_the_bench_of_gpus(
     monkeypatch.setattr(gpu, "run", lambda *args, **options: seen.update(options) or [])
     assert main(["bench", "gpu", "--resident", "ram", *small]) == 0
     assert seen == {"resident": "ram"}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_engine_reaches_the_benches_that_have_several(
+    name: str, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    module = {"inference": inference, "masks": masks}[name]
+    monkeypatch.setattr(module, "run", lambda *args, **options: seen.append(options) or [])
+    assert main(["bench", name, "--engine", "torch", *small]) == 0
+    assert main(["bench", name, *small]) == 0
+    assert seen == [{"engines": ["torch"]}, {}]
+
+
+@pytest.mark.skipif("onnx" in installed(), reason="it is installed")
+def test_an_engine_that_is_missing_is_named_with_its_extra(capsys: Capture) -> None:
+    assert main(["bench", "inference", "--engine", "onnx"]) == 2
+    assert capsys.readouterr().err == (
+        "cdinfer bench: --engine onnx needs the package onnxruntime: pip install 'cdinfer[onnx]'\n"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves closing to Python

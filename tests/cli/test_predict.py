@@ -12,6 +12,7 @@ from cdinfer.__main__ import main
 from cdinfer.cli.predict import parser
 from cdinfer.codecs import read_codec
 from cdinfer.data.images import to_tensor
+from cdinfer.runs.engines import installed
 from tests.conftest import draw
 
 
@@ -102,5 +103,29 @@ def test_the_run_folder_is_all_it_needs_and_no_training_library_is_imported(
 def test_its_flags_are_these() -> None:
     flags = [option for action in parser()._actions for option in action.option_strings]
     assert flags == [
-        *("-h", "--help", "--save", "--overwrite", "--device", "--max-pixels", "--json")
+        *("-h", "--help", "--save", "--overwrite", "--device", "--engine", "--precision"),
+        *("--max-pixels", "--json"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param(
+            ["--engine", "openvino"],
+            "--engine openvino needs the package openvino: pip install 'cdinfer[openvino]'",
+            marks=pytest.mark.skipif("openvino" in installed(), reason="it is installed"),
+        ),
+        pytest.param(
+            ["--engine", "onnx", "--precision", "bf16"],
+            "--engine onnx computes in fp32, got bf16: give --engine torch or openvino",
+            marks=pytest.mark.skipif("onnx" not in installed(), reason="it is not installed"),
+        ),
+    ],
+)
+def test_an_engine_that_cannot_serve_is_one_line(
+    flags: list[str], message: str, classifier_run: Path, tmp_path: Path, capsys
+) -> None:
+    capsys.readouterr()
+    assert main(["predict", str(classifier_run), str(tmp_path), *flags]) == 2
+    assert capsys.readouterr() == ("", f"cdinfer predict: {message}\n")

@@ -53,6 +53,21 @@ def test_compute_counts_what_the_networks_cost(capsys: Capture) -> None:
     assert "## Looks at a picture until encoding it has paid" in capsys.readouterr().out
 
 
+def test_compute_reads_records(capsys: Capture) -> None:
+    about = {"table": "t", "preset": "p", "arm": "a", "bpp": None, "data": None, "seed": 0}
+    record = {"name": "a-0", "about": about, "metrics": {"macs": 10**9, "test/miou": 0.5}}
+    Path("records.json").write_text(json.dumps([record]))
+    flags = ["--size", "16", "--rounds", "0", "--codecs", "cae-lite", "--records"]
+    assert main(["study", "compute", *flags, "records.json"]) == 0
+    out, _ = capsys.readouterr()
+    assert "| t, p |   a |   - | 50.00% | miou |     1 | 1.0000 |      yes |" in out
+    assert main(["study", "compute", *flags, "nowhere.json"]) == 2
+    _, err = capsys.readouterr()
+    assert err == (
+        "cdinfer study: nowhere.json: expected a file or folder of records; check the path\n"
+    )
+
+
 @pytest.mark.parametrize("size", ["7", "64x", "a", "64x64x3", "9000"])
 def test_sizes_that_are_none_are_refused(size: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit):

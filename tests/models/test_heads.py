@@ -80,6 +80,27 @@ def test_every_parameter_learns() -> None:
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())
 
 
+@pytest.mark.parametrize("features_stride", [16, 32])
+def test_crops_of_96_pixels_teach_every_tap_of_the_light_decoder(features_stride: int) -> None:
+    torch.manual_seed(0)
+    head = LightDecoder(
+        features=8, features_stride=features_stride, channels=4, stride=8, num_classes=3
+    )
+    side = 96 // features_stride
+    head(torch.rand(2, 8, side, side), torch.rand(2, 4, 12, 12)).square().sum().backward()
+    for branch in head.branches:
+        assert branch[0].weight.grad.abs().amax((0, 1)).gt(0).all()
+
+
+def test_the_light_decoder_starts_undecided_and_with_filters_of_like_size() -> None:
+    torch.manual_seed(0)
+    head = LightDecoder(features=32, features_stride=16, channels=4, stride=8, num_classes=3)
+    logits = head(torch.rand(2, 32, 8, 8), torch.rand(2, 4, 16, 16))
+    assert logits.abs().max() < 1
+    sizes = [branch[0].weight.square().sum((1, 2, 3)).mean().item() for branch in head.branches]
+    assert sizes == pytest.approx([2] * 4, rel=0.1)
+
+
 def test_inputs_coarser_than_an_eighth_are_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="at most 8 pixels a step, got 16; use ASPP as head"):
         LightDecoder(features=32, features_stride=32, channels=192, stride=16, num_classes=3)

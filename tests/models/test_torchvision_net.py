@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def test_weights_that_cannot_be_fetched_are_one_line(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made by another test, it asks no proxy
     net = TorchvisionNet(name=SMALL, weights="IMAGENET1K_V1")
     place = tmp_path / "hub" / "checkpoints"
     with pytest.raises(ValueError, match=rf"pytorch.org/.*Connection refused.* {place}/, or"):

@@ -7,6 +7,7 @@ from torchvision.models import resnet50
 
 from cdinfer.codecs import load_codec
 from cdinfer.studies import compute, compute_tables
+from cdinfer.studies.networks import OURS
 from cdinfer.studies.records import Row
 
 
@@ -37,8 +38,8 @@ def test_networks_cost_what_was_published_and_the_stride_of_the_blocks(
     assert published < gmac < published + 0.25
 
 
-def test_torch_counts_the_same() -> None:
-    rows = compute.run(size=(64, 96), rounds=0)
+def test_torch_counts_the_same_of_a_picture_that_is_padded() -> None:
+    rows = compute.run(size=(57, 90), rounds=0)
     codec = load_codec("cae", 0.33)
     x, y = torch.rand(1, 3, 64, 96), torch.rand(1, 16, 8, 12)
     for name, call in (
@@ -51,10 +52,47 @@ def test_torch_counts_the_same() -> None:
         assert 2e9 * row["gmac"] == pytest.approx(counter.get_total_flops(), rel=1e-6)
     net = resnet50(weights=None).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(x)
+        net(x[..., :57, :90])
     row = pick(rows, "parts", "cls", "ResNet-50")
     assert 2e9 * row["gmac"] == pytest.approx(counter.get_total_flops(), rel=1e-6)
     assert 1e6 * row["mparam"] == sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "gmac", "mparam"),
+    [
+        ("cls", "ResNet-50", 2048 * 1000 / 1e9, 2049 * 1000 / 1e6),
+        (
+            "seg",
+            "ResNet-50-d, ASPP",
+            28**2 * 4 * 9 * 2048 * 21 / 1e9,
+            4 * 21 * (9 * 2048 + 1) / 1e6,
+        ),
+    ],
+)
+def test_heads_are_counted_apart(
+    task: str, name: str, gmac: float, mparam: float, rows: list[Row]
+) -> None:
+    row = pick(rows, "parts", task, name)
+    assert row["head_gmac"] == pytest.approx(gmac)
+    assert row["head_mparam"] == pytest.approx(mparam)
+    assert pick(rows, "parts", "codec", "cae decoder")["head_gmac"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("MobileNetV3-Large", 0.217), ("ConvNeXt-Tiny", 4.456)],  # torchvision's tables
+)
+def test_baselines_cost_what_their_authors_say(
+    name: str, published: float, rows: list[Row]
+) -> None:
+    row = pick(rows, "parts", "cls", name)
+    assert row["gmac"] == pytest.approx(published, rel=0.02)
+
+
+def test_our_segmenter_costs_less_than_half_of_the_one_on_pixels(rows: list[Row]) -> None:
+    ours, theirs = (pick(rows, "parts", "seg", name) for name in (OURS, "ResNet-50-d, ASPP"))
+    assert 2 * ours["gmac"] < theirs["gmac"]
 
 
 def test_decoding_first_costs_the_decoder_more(rows: list[Row]) -> None:
@@ -88,7 +126,7 @@ def test_tables_are_written(rows: list[Row], tmp_path: Path) -> None:
     compute_tables.write(tmp_path / "out", rows)
     text = (tmp_path / "out" / "compute.md").read_text()
     assert "| cae encoder " in text
-    assert len((tmp_path / "out" / "parts.csv").read_text().splitlines()) == 19
+    assert len((tmp_path / "out" / "parts.csv").read_text().splitlines()) == 22
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "compute.md",
         "parts.csv",

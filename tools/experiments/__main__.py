@@ -1,7 +1,8 @@
 """``python -m tools.experiments COMMAND``: plan, run and keep tables; write them into RESULTS.md.
 
 plan TABLE       its cells: what is done, and about how long the rest takes
-run TABLE        do the cells that nobody has done; killed, it repeats no finished one
+run TABLE        do the cells that nobody has done, kept records included; killed, it repeats no
+                 finished one
 keep TABLE       records of finished cells -> tools/records/TABLE-PRESET.json
 tables           tools/records -> RESULTS.md
 """
@@ -106,7 +107,7 @@ def _table(args: argparse.Namespace) -> int:
     threads = TABLES[args.table].presets[args.preset].threads
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    cells.run(chosen, folder, _say, args.jobs)
+    cells.run(keep.restore(chosen, folder, file), folder, _say, args.jobs)
     print(f"all done; to keep the records: python -m tools.experiments keep {args.table} "
           f"--preset {args.preset} --out {folder}")  # fmt: skip
     return 0

@@ -15,10 +15,12 @@ def report(cells: Sequence[Cell], folder: Path, kept: Sequence[Row], jobs: int) 
     Args:
         cells: of the plan.
         folder: with the records of what is done.
-        kept: records of earlier runs, which tell how long cells take as well.
+        kept: records of earlier runs, whose cells are not done again.
         jobs: cells at a time.
     """
-    records = {cell.name: read_record(folder, cell) for cell in cells}
+    needed = {name for cell in cells for name in cell.needs}  # their files are not kept
+    there = {record["name"]: record for record in kept if record["name"] not in needed}
+    records = {cell.name: read_record(folder, cell) or there.get(cell.name) for cell in cells}
     known = [*kept, *filter(None, records.values())]
     groups: dict[str, list[Cell]] = {}
     for cell in cells:

@@ -1,4 +1,7 @@
-"""Records of finished cells -> tools/records/TABLE-PRESET.json: a list of them, one a line."""
+"""Records of finished cells <-> tools/records/TABLE-PRESET.json: a list of them, one a line.
+
+What is kept there is not done again, on whatever machine a table goes on.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdinfer.bitstream.atomic import write_atomically
-from cdinfer.studies.cells import Cell, read_record
+from cdinfer.studies.cells import Cell, read_record, with_needs
 from cdinfer.studies.records import Row
 
 #: Where committed records are.
@@ -35,6 +38,32 @@ def keep(cells: Sequence[Cell], folder: Path, file: Path) -> int:
     lines = [json.dumps(kept[name], sort_keys=True) for name in sorted(kept)]
     write_atomically(file, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
     return len(kept)
+
+
+def restore(cells: Sequence[Cell], folder: Path, file: Path) -> list[Cell]:
+    """Put the records in ``file`` back into ``folder``, and return the cells that are still to do.
+
+    Those whose files another cell needs are done again if that one is: only records are kept.
+
+    Args:
+        cells: those of the table.
+        folder: of a run; made if missing.
+        file: one of ``RECORDS``.
+
+    Raises:
+        ValueError: if a record is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = {name for cell in cells for name in cell.needs}
+    kept = {record["name"]: record for record in read(file)}
+    for cell in cells:
+        record, path = kept.get(cell.name), folder / f"{cell.name}.json"
+        if record is None or cell.name in needed or path.exists():
+            continue
+        if record["commands"] == [list(line) for line in cell.commands]:
+            write_atomically(path, f"{json.dumps(record, indent=1, sort_keys=True)}\n".encode())
+    ends = [cell for cell in cells if cell.name not in needed]
+    return with_needs([cell for cell in ends if read_record(folder, cell) is None], cells)
 
 
 def read(file: Path) -> list[Row]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cdinfer.studies.paired import Difference, paired_difference
 from cdinfer.studies.records import Row
+from cdinfer.studies.tradeoff import stored_bytes
 from tools.experiments.arms import ARMS, TABLES
 
 #: Arm and rate; ``None`` is that of the originals.
@@ -75,7 +76,7 @@ def summarise(records: Sequence[Row]) -> Summary:
     values = {key: _values(found) for key, found in trainings.items()}
     pairs = [(ours, theirs) for ours in keys for theirs in keys if _compared(ours, theirs)]
     pairs = [(a, b) for a, b in pairs if values[a].keys() & values[b].keys()]
-    sizes = {key: _bytes(found[0], data) for key, found in trainings.items()}
+    sizes = {key: stored_bytes(found[0], data) for key, found in trainings.items()}
     return Summary(
         {key: spread(found.values()) for key, found in values.items()},
         {(a, b): paired_difference(values[a], values[b]) for a, b in pairs},
@@ -104,17 +105,3 @@ def _compared(ours: Key, theirs: Key) -> bool:
     return same_rate and (
         theirs[0] == "decoded" or (ours[0] == "latents" and theirs[0] != "latents")
     )
-
-
-def _bytes(training: Row, data: dict[str, Row]) -> float | None:
-    """Return what a picture takes, as it is stored for this training."""
-    name = training["about"]["data"]
-    if name is None:  # any set was made of the originals
-        name, field = next((key for key in data if key.startswith("set-")), ""), "bytes_before"
-    else:
-        name = name.replace("as-decoded-", "set-")
-        field = "bytes_after" if name.startswith("set-") else "bytes"
-    if name not in data:
-        return None
-    total: float = data[name]["metrics"][field] / data[name]["metrics"]["pictures"]
-    return total

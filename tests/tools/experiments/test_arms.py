@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -91,6 +92,6 @@ def test_a_plan_needs_no_torch_and_makes_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
         env={**os.environ, "CDINFER_TEST_DATA": "nowhere"},
     ).stdout  # fmt: skip
-    assert "| original          | 0 of 5 |            ? |" in said
-    assert "45 of 45 cells to do" in said
+    assert re.search(r"\| original +\| [0-5] of 5 \|", said)
+    assert re.search(r"\d+ of 45 cells to do: about", said)
     assert not (tmp_path / "out").exists()
