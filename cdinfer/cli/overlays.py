@@ -11,12 +11,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from cdinfer.cli import files
 from cdinfer.cli.contact_sheet import ROWS, ContactSheet
-from cdinfer.data.masks import Mask
+from cdinfer.data.masks import colour_mask
 from cdinfer.runs import Segmentation, Source
 
 #: Longest side of a JPEG file; longer pictures are shrunk to look at.
@@ -86,7 +85,7 @@ class MaskWriter:
         """
         output = self._outputs[Path(result.file)]
         picture = Image.fromarray(result.picture())
-        mask = colour(result.mask, self._palette)
+        mask = colour_mask(result.mask, self._palette)
         overlay = Image.blend(picture, mask.convert("RGB"), 0.5)
         overlay.thumbnail((JPEG_SIDE, JPEG_SIDE))
         files.write_output(output, _encode(mask, "PNG"), FLAG)
@@ -105,19 +104,6 @@ class MaskWriter:
         """
         if self._sheet is not None and self._sheet.rows:
             files.write_output(self._pages.pop(0), _encode(self._sheet.draw(), "PNG"), FLAG)
-
-
-def colour(mask: Mask, palette: Sequence[Sequence[int]]) -> Image.Image:
-    """Return a mask as a palette picture.
-
-    Example:
-        >>> image = colour(np.array([[1]], np.uint8), [[0, 0, 0], [255, 0, 0]])
-        >>> image.convert("RGB").getpixel((0, 0))
-        (255, 0, 0)
-    """
-    image = Image.fromarray(mask)
-    image.putpalette(np.array(palette, np.uint8).tobytes())
-    return image
 
 
 def _beside(output: Path) -> Path:

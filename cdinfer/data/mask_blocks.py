@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cdinfer.data.masks import Mask
+from cdinfer.data.masks import Mask, all_colours
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -43,8 +43,7 @@ def to_png(mask: Mask) -> bytes:
 def colour_png(png: bytes, palette: Sequence[Sequence[int]]) -> bytes:
     """Return the same pixels as a palette PNG; what is no class has VOC's colour for that."""
     width, height = struct.unpack_from(">II", png, 16)
-    colours = [*palette, *[(224, 224, 192)] * (256 - len(palette))]
-    return _frame((height, width), png[_BEFORE:-_AFTER], bytes(np.array(colours, np.uint8)))
+    return _frame((height, width), png[_BEFORE:-_AFTER], all_colours(palette))
 
 
 def from_png(

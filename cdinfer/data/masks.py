@@ -18,8 +18,8 @@ from cdinfer.data.images import ImageError, open_image, pillow, unreadable
 
 Mask = NDArray[np.uint8]
 
-#: What pixels without a class hold (PASCAL VOC).
-IGNORE_INDEX = 255
+#: What pixels without a class hold, and their colour (PASCAL VOC).
+IGNORE_INDEX, VOID = 255, (224, 224, 192)
 
 
 class Masks(NamedTuple):
@@ -92,19 +92,23 @@ def check_mask(mask: Mask, num_classes: int, ignore_index: int, name: str) -> No
 
 
 def colour_mask(mask: Mask, palette: Sequence[Sequence[int]]) -> Image.Image:
-    """Return a mask as a palette picture; values without a colour are white.
+    """Return a mask as a palette picture; values that are no class have VOC's colour for that.
 
     All 256 colours are given: of fewer, Pillow writes fewer bits than 255 needs.
 
     Example:
         >>> image = colour_mask(np.array([[1, 255]], np.uint8), [[0, 0, 0], [128, 0, 0]])
         >>> image.mode, np.array(image.convert("RGB")).tolist()
-        ('P', [[[128, 0, 0], [255, 255, 255]]])
+        ('P', [[[128, 0, 0], [224, 224, 192]]])
     """
     image = Image.fromarray(mask)
-    colours = [value for colour in palette for value in colour]
-    image.putpalette(colours + [255] * (768 - len(colours)))
+    image.putpalette(all_colours(palette))
     return image
+
+
+def all_colours(palette: Sequence[Sequence[int]]) -> bytes:
+    """Return 256 colours, those of the classes first."""
+    return bytes(np.array([*palette, *[VOID] * (256 - len(palette))], np.uint8))
 
 
 def resize_mask(

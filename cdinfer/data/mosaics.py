@@ -8,7 +8,6 @@ pixel of a photograph is shared by two splits, and neither colour nor brightness
 away. The folder is in VOC's layout (see ``voc.py``), 400 + 40 + 40 pictures (train, val, test).
 """
 
-import json
 import random
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cdinfer.data.masks import Mask, colour_mask
+from cdinfer.data.masks import Mask, Masks, colour_mask
 from cdinfer.data.sample import (
     SAMPLE_CLASSES,
     SOURCES,
@@ -31,7 +30,7 @@ from cdinfer.data.sample import (
     read_photographs,
     write_licence,
 )
-from cdinfer.data.voc import CLASSES, LABELS, LISTS, MASKS, PICTURES
+from cdinfer.data.voc import MASKS, PICTURES, describe
 
 #: Folder of the set inside the cache. Other mosaics need another name.
 NAME = "sample-seg-2"
@@ -138,7 +137,7 @@ def _fits(region: NDArray[np.bool_]) -> bool:
 def _write(folder: Path) -> None:
     """Lay every mosaic of the plan into ``folder``."""
     photographs = read_photographs()
-    for name in (PICTURES, MASKS, LISTS):
+    for name in (PICTURES, MASKS):
         (folder / name).mkdir(parents=True)
     mosaics = plan_mosaics()
     for mosaic in mosaics:
@@ -152,9 +151,7 @@ def _write(folder: Path) -> None:
             mask[inside] = SAMPLE_CLASSES.index(crop.label)
         Image.fromarray(picture).save(folder / PICTURES / f"{mosaic.name}.png")
         colour_mask(mask, PALETTE).save(folder / MASKS / f"{mosaic.name}.png")
-    for split in COUNTS:
-        names = [f"{mosaic.name}\n" for mosaic in mosaics if mosaic.name.startswith(split)]
-        (folder / LISTS / f"{split}.txt").write_text("".join(names))
-    (folder / CLASSES).write_text("\n".join(SAMPLE_CLASSES) + "\n")
-    (folder / LABELS).write_text(json.dumps({"palette": PALETTE, "ignore_index": 255}) + "\n")
+    names = [mosaic.name for mosaic in mosaics]
+    ids = {split: [name for name in names if name.startswith(split)] for split in COUNTS}
+    describe(folder, SAMPLE_CLASSES, Masks(PALETTE), ids)
     write_licence(folder)

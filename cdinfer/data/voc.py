@@ -20,6 +20,7 @@ References:
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +104,25 @@ def voc_palette(count: int) -> list[list[int]]:
         [sum((n >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
         for n in range(count)
     ]
+
+
+def describe(
+    root: Path, classes: Sequence[str], masks: Masks, ids: Mapping[str, Sequence[str]]
+) -> None:
+    """Write lists, ``classes.txt`` and ``labels.json`` of a set in VOC's layout.
+
+    Args:
+        root: its folder.
+        classes: names in the order of the masks' numbers.
+        masks: what its masks have in common.
+        ids: of each split.
+    """
+    (root / LISTS).mkdir(parents=True, exist_ok=True)
+    for split, names in ids.items():
+        (root / LISTS / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    (root / CLASSES).write_text("".join(f"{name}\n" for name in classes))
+    labels = {"palette": [list(c) for c in masks.palette], "ignore_index": masks.ignore_index}
+    (root / LABELS).write_text(f"{json.dumps(labels)}\n")
 
 
 def _list(root: Path, split: str, name: str | None) -> str:

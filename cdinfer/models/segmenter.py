@@ -54,19 +54,13 @@ class Segmenter(nn.Module):
         return logits[..., : size[0], : size[1]]
 
     @torch.no_grad()
-    def masks(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def choose(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the most likely class of each of ``size`` pixels: uint8 ``(B, H, W)``, K <= 256.
 
-        That is ``enlarge(...).argmax(1)``, made strip by strip, so that logits of all pixels, the
-        largest thing here, need no memory and a cache can hold them; and with classes innermost,
-        where both enlarging and comparing run over neighbours in memory.
+        That is ``enlarge(...).argmax(1)`` of logits ``(B, K, h'', w'')``, made strip by strip, so
+        that logits of all pixels, the largest thing here, need no memory and a cache can hold them;
+        and with classes innermost, where enlarging and comparing run over neighbours in memory.
         """
-        logits = self(x.contiguous(memory_format=torch.channels_last)).float()
-        return self.choose(logits, size)
-
-    @torch.no_grad()
-    def choose(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return what :meth:`masks` does, of logits ``(B, K, h'', w'')``."""
         logits = logits.contiguous(memory_format=torch.channels_last)
         stride, (height, width) = self.head.stride, size
         best = torch.empty((len(logits), *size), dtype=torch.uint8, device=logits.device)

@@ -49,7 +49,8 @@ def prepare(
     """Return what computes ``net`` of one tensor ``(B, channels, h, w)``, for any B, h and w.
 
     Args:
-        net: in eval mode, where it shall run; it stays as it is.
+        net: in eval mode, where it shall run; it stays what it is, but torch lays out its weights
+            with channels innermost, which is faster in batches.
         channels: of its input.
         engine: what computes; all but torch run on CPUs only, in as many threads as torch has now.
         precision: ``bf16`` for convolutions and linear layers in bfloat16.
@@ -114,6 +115,7 @@ def _with_torch(net: nn.Module, precision: Precision) -> Call:
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(torch.bfloat16)
+    net.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def call(x: Tensor) -> Tensor:

@@ -5,8 +5,7 @@
 Pictures are resized as in training, but never cropped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from cdinfer.data.masks import Mask, resize_mask
 from cdinfer.models import Segmenter
-from cdinfer.runs.engines import Engine, Precision, prepare
-from cdinfer.runs.inputs import Inputs, OnError, Sample, Source
+from cdinfer.runs.engines import Engine, Precision
+from cdinfer.runs.inputs import Inputs, Sample
+from cdinfer.runs.trained import TrainedRun
 
 
 class Segmentation(NamedTuple):
@@ -36,18 +36,12 @@ class Segmentation(NamedTuple):
     picture: Callable[[], NDArray[np.uint8]]
 
 
-class SegmenterRun:
-    """A trained segmenter, ready to predict; see :func:`load_run`.
+class SegmenterRun(TrainedRun[Segmenter, Segmentation]):
+    """A trained segmenter; of whole inputs, however large.
 
     Args:
-        classes: class names in the order of the network's outputs.
-        palette: colour (red, green, blue) of each.
-        inputs: reads what the network was trained to read.
-        net: pixels or latents -> logits.
-        engine, precision: what computes it, see :mod:`cdinfer.runs.engines`.
-
-    Attributes:
-        codec: the codec whose latents the network reads; ``None`` for originals.
+        classes, inputs, net, engine, precision: as every run's.
+        palette: colour (red, green, blue) of each class.
     """
 
     def __init__(
@@ -59,31 +53,13 @@ class SegmenterRun:
         engine: Engine = "torch",
         precision: Precision = "fp32",
     ) -> None:
-        self.classes, self.palette = list(classes), [list(colour) for colour in palette]
-        self.inputs, self.codec = inputs, inputs.codec
-        self.net = net.to(inputs.device).eval().requires_grad_(False)
-        self.net.to(memory_format=torch.channels_last)
-        self._logits = prepare(self.net, inputs.channels, engine, precision)
-
-    def predict(
-        self, inputs: Iterable[str | Path | Source], on_error: OnError | None = None
-    ) -> Iterator[Segmentation]:
-        """Segment files, folders and sets of shards, in order.
-
-        Args:
-            inputs: ``.cdi`` files, pictures, folders of either, sets of shards.
-            on_error: called with the file and the error for inputs that cannot be read, which
-                are then left out; without it the error is raised.
-
-        Raises:
-            ValueError: if an input is missing, damaged, too large, or another codec's.
-        """
-        return self.inputs.answer(inputs, self._segment, on_error)
+        super().__init__(classes, inputs, net, engine, precision)
+        self.palette = [list(colour) for colour in palette]
 
     @torch.inference_mode()
-    def _segment(self, batch: list[Sample]) -> Iterator[Segmentation]:
+    def answer(self, batch: list[Sample]) -> Iterator[Segmentation]:
         x = torch.cat([sample.x for sample in batch])
-        masks = self.net.choose(self._logits(x), batch[0].seen).cpu().numpy()
+        masks = self.net.choose(self.logits(x), batch[0].seen).cpu().numpy()
         for sample, seen in zip(batch, masks, strict=True):
             mask = resize_mask(seen, sample.size)
             yield Segmentation(sample.file, mask, self._shares(mask), sample.picture)

@@ -7,6 +7,7 @@ from pathlib import Path
 from cdinfer.studies.cells import Cell, read_record
 from cdinfer.studies.demo_table import table
 from cdinfer.studies.records import Row
+from tools.experiments.keep import standing
 
 
 def report(cells: Sequence[Cell], folder: Path, kept: Sequence[Row], jobs: int) -> str:
@@ -18,8 +19,7 @@ def report(cells: Sequence[Cell], folder: Path, kept: Sequence[Row], jobs: int) 
         kept: records of earlier runs, whose cells are not done again.
         jobs: cells at a time.
     """
-    needed = {name for cell in cells for name in cell.needs}  # their files are not kept
-    there = {record["name"]: record for record in kept if record["name"] not in needed}
+    there = standing(cells, kept)
     records = {cell.name: read_record(folder, cell) or there.get(cell.name) for cell in cells}
     known = [*kept, *filter(None, records.values())]
     groups: dict[str, list[Cell]] = {}

@@ -54,16 +54,20 @@ def restore(cells: Sequence[Cell], folder: Path, file: Path) -> list[Cell]:
         ValueError: if a record is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    needed = {name for cell in cells for name in cell.needs}
-    kept = {record["name"]: record for record in read(file)}
-    for cell in cells:
-        record, path = kept.get(cell.name), folder / f"{cell.name}.json"
-        if record is None or cell.name in needed or path.exists():
-            continue
-        if record["commands"] == [list(line) for line in cell.commands]:
+    for name, record in standing(cells, read(file)).items():
+        path = folder / f"{name}.json"
+        if not path.exists():
             write_atomically(path, f"{json.dumps(record, indent=1, sort_keys=True)}\n".encode())
-    ends = [cell for cell in cells if cell.name not in needed]
-    return with_needs([cell for cell in ends if read_record(folder, cell) is None], cells)
+    needed = {name for cell in cells for name in cell.needs}
+    left = [cell for cell in cells if cell.name not in needed and not read_record(folder, cell)]
+    return with_needs(left, cells)
+
+
+def standing(cells: Sequence[Cell], records: Sequence[Row]) -> dict[str, Row]:
+    """Return the kept records that stand for cells: of those whose files no other one needs."""
+    needed = {name for cell in cells for name in cell.needs}
+    ends = {c.name: [list(line) for line in c.commands] for c in cells if c.name not in needed}
+    return {r["name"]: r for r in records if ends.get(r["name"]) == r["commands"]}
 
 
 def read(file: Path) -> list[Row]:

@@ -31,7 +31,7 @@ from cdinfer.data.index import read_index
 from cdinfer.data.layout import ImageSet, Item, find_pictures
 from cdinfer.data.masks import colour_mask, read_mask, resize_mask
 from cdinfer.data.shards import ShardDataset
-from cdinfer.data.voc import CLASSES, LABELS, LISTS, MASKS, PICTURES
+from cdinfer.data.voc import MASKS, PICTURES, describe
 from cdinfer.metrics import round_to_8_bits
 
 Picture = NDArray[np.uint8]
@@ -159,12 +159,7 @@ def _write_masks(
         path.parent.mkdir(parents=True, exist_ok=True)
         colour_mask(resize_mask(mask, shape), masks.palette).save(path)
         ids[split].append(Path(item.key).relative_to(PICTURES).with_suffix("").as_posix())
-    (target / LISTS).mkdir(parents=True, exist_ok=True)
-    for split, names in ids.items():
-        (target / LISTS / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    (target / CLASSES).write_text("".join(f"{name}\n" for name in pictures.classes))
-    labels = {"palette": [list(c) for c in masks.palette], "ignore_index": masks.ignore_index}
-    (target / LABELS).write_text(json.dumps(labels))
+    describe(target, pictures.classes, masks, ids)
 
 
 def main() -> int:
